@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Plain-torch twins of every op in csrc/ops.cpp: the specification, the oracle and the benchmarks' baseline.
+
+They take what the ops take and write where the ops write. Multiplications and additions stay apart (no addcmul, no
+alpha=), so that each is rounded on its own. See csrc/ops.cpp for the operands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+SAMPLE = 4096
+SMALLEST_NORMAL = 2.0**-126
+
+
+def segments(x: Sequence[Tensor], offsets: Tensor) -> list[Tensor]:
+    """The S flat segments of a model-sized operand: one flat tensor [N], or S tensors."""
+    bounds = offsets.tolist()
+    if len(x) == 1 and x[0].numel() == bounds[-1]:
+        return [x[0].view(-1)[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
+    return [t.view(-1) for t in x]
+
+
+def _entries(starts: Tensor, nnz: Tensor) -> Iterator[tuple[int, slice]]:
+    for s, (start, n) in enumerate(zip(starts.tolist(), nnz.tolist(), strict=False)):
+        yield s, slice(start, start + max(n, 0))
+
+
+def flush(x: Tensor) -> Tensor:
+    """`x` with everything below 2^-126 in magnitude set to +0."""
+    return torch.where(x.abs() < SMALLEST_NORMAL, torch.zeros_like(x), x)
+
+
+def top(x: Tensor, k: int) -> Tensor:
+    """Ascending indices of the min(k, nonzeros) entries of x [n] largest in magnitude, ties lowest index first."""
+    magnitude = x.abs()
+    order = torch.argsort(magnitude, descending=True, stable=True)[:k]
+    return order[magnitude[order] > 0].sort().values
+
+
+def _write(
+    s: int, x: Tensor, keep: Tensor, offsets: Tensor, starts: Tensor, indices: Tensor, values: Tensor, nnz: Tensor
+) -> None:
+    if not bool(torch.isfinite(x).all()):
+        nnz[s] = -1
+        return
+    start, n = int(starts[s]), keep.numel()
+    indices[start : start + n] = keep + offsets[s].to(keep.device)
+    values[start : start + n] = x[keep]
+    nnz[s] = n
+
+
+def select(
+    x: Sequence[Tensor], offsets: Tensor, counts: Tensor, starts: Tensor, indices: Tensor, values: Tensor, nnz: Tensor
+) -> None:
+    for s, segment in enumerate(segments(x, offsets)):
+        _write(s, segment, top(segment, int(counts[s])), offsets, starts, indices, values, nnz)
+
+
+def select_difference(
+    x: Sequence[Tensor],
+    y: Sequence[Tensor],
+    offsets: Tensor,
+    counts: Tensor,
+    starts: Tensor,
+    indices: Tensor,
+    values: Tensor,
+    nnz: Tensor,
+) -> None:
+    difference = [a - b for a, b in zip(segments(x, offsets), segments(y, offsets), strict=True)]
+    select(difference, offsets, counts, starts, indices, values, nnz)
+
+
+def sampled_threshold(x: Tensor, k: int) -> float:
+    """The magnitude that about k entries of x [n] reach, from every (n // SAMPLE)-th entry; 0 takes all."""
+    n = x.numel()
+    if k >= n:
+        return 0.0
+    sample = x[:: max(1, n // SAMPLE)].abs()
+    rank = max(1, (k * sample.numel() + n // 2) // n)
+    return float(sample.sort(descending=True).values[rank - 1])
+
+
+def select_sampled(
+    x: Sequence[Tensor], offsets: Tensor, counts: Tensor, starts: Tensor, indices: Tensor, values: Tensor, nnz: Tensor
+) -> None:
+    for s, segment in enumerate(segments(x, offsets)):
+        if segment.numel() == 0:
+            nnz[s] = 0
+            continue
+        threshold = sampled_threshold(segment, int(counts[s]))
+        keep = ((segment.abs() >= threshold) & (segment != 0)).nonzero().view(-1)
+        slots = int(starts[s + 1] - starts[s])
+        _write(s, segment, keep[:slots], offsets, starts, indices, values, nnz)
+
+
+def _decayed(grad: Tensor, weight: Tensor, weight_decay: Tensor) -> Tensor:
+    grad = grad.reshape(-1).float()
+    return grad if weight_decay == 0 else grad + weight * weight_decay.to(weight.device)
+
+
+def step_velocity(
+    grads: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    velocity: Sequence[Tensor],
+    velocity_out: Sequence[Tensor],
+    lr: Tensor,
+    weight_decay: Tensor,
+    offsets: Tensor,
+    counts: Tensor,
+    starts: Tensor,
+    indices: Tensor,
+    values: Tensor,
+    nnz: Tensor,
+) -> None:
+    operands = (segments(t, offsets) for t in (grads, weights, velocity, velocity_out))
+    for s, (grad, w, v, out) in enumerate(zip(*operands, strict=True)):
+        u = v if grad.numel() != v.numel() else v + _decayed(grad, w, weight_decay[s]) * lr[s].to(v.device)
+        out.copy_(u)
+    select(velocity_out, offsets, counts, starts, indices, values, nnz)
+
+
+def step_dgc(
+    grads: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    velocity: Sequence[Tensor],
+    residual: Sequence[Tensor],
+    velocity_out: Sequence[Tensor],
+    residual_out: Sequence[Tensor],
+    lr: Tensor,
+    weight_decay: Tensor,
+    momentum: Tensor,
+    grad_scale: float,
+    nesterov: bool,
+    offsets: Tensor,
+    counts: Tensor,
+    starts: Tensor,
+    indices: Tensor,
+    values: Tensor,
+    nnz: Tensor,
+) -> None:
+    operands = (segments(t, offsets) for t in (grads, weights, velocity, residual, velocity_out, residual_out))
+    scale = torch.tensor(grad_scale, dtype=torch.float32)
+    for s, (grad, w, u, r, u_out, r_out) in enumerate(zip(*operands, strict=True)):
+        if grad.numel() == u.numel():
+            m = momentum[s].to(u.device)
+            g = _decayed(grad.reshape(-1).float() * scale.to(u.device), w, weight_decay[s])
+            u = u * m + g
+            r = r + (g + u * m if nesterov else u) * lr[s].to(u.device)
+        u_out.copy_(u)
+        r_out.copy_(r)
+    select(residual_out, offsets, counts, starts, indices, values, nnz)
+    for s, u in enumerate(segments(velocity_out, offsets)):
+        if not bool(torch.isfinite(u).all()):
+            nnz[s] = -1
+
+
+def step_dense(
+    grads: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    out: Sequence[Tensor],
+    lr: Tensor,
+    weight_decay: Tensor,
+    offsets: Tensor,
+    nnz: Tensor,
+) -> None:
+    operands = (segments(t, offsets) for t in (grads, weights, out))
+    for s, (grad, w, q) in enumerate(zip(*operands, strict=True)):
+        if grad.numel() != q.numel():
+            q.zero_()
+        else:
+            q.copy_(_decayed(grad, w, weight_decay[s]) * lr[s].to(q.device))
+        nnz[s] = q.numel() if bool(torch.isfinite(q).all()) else -1
+
+
+def quantize_(values: Tensor, codec: int) -> None:
+    if codec != 1:
+        dtype = {2: torch.float16, 3: torch.bfloat16}[codec]
+        limit = torch.finfo(dtype).max
+        values.copy_(values.clamp(-limit, limit).to(dtype).float())
+    values.copy_(flush(values))
+
+
+def apply_velocity_(
+    velocity: Sequence[Tensor],
+    keep: Tensor,
+    offsets: Tensor,
+    indices: Tensor,
+    values: Tensor,
+    starts: Tensor,
+    nnz: Tensor,
+) -> None:
+    v = segments(velocity, offsets)
+    for s, entries in _entries(starts, nnz):
+        i = indices[entries] - offsets[s].to(indices.device)
+        v[s][i] -= values[entries] * keep[s].to(values.device)
+
+
+def apply_dgc_(
+    velocity: Sequence[Tensor],
+    residual: Sequence[Tensor],
+    offsets: Tensor,
+    counts: Tensor,
+    indices: Tensor,
+    values: Tensor,
+    starts: Tensor,
+    nnz: Tensor,
+) -> None:
+    u, r = segments(velocity, offsets), segments(residual, offsets)
+    for s, entries in _entries(starts, nnz):
+        i, q = indices[entries] - offsets[s].to(indices.device), values[entries]
+        r[s][i] -= q
+        if int(counts[s]) < u[s].numel():
+            u[s][i[q != 0]] = 0
+
+
+def sparse_add_(
+    x: Sequence[Tensor],
+    offsets: Tensor,
+    indices: Tensor,
+    values: Tensor,
+    starts: Tensor,
+    nnz: Tensor,
+    subtract: bool,
+) -> None:
+    x = segments(x, offsets)
+    bounds = offsets.to(indices.device)
+    for _, entries in _entries(starts, nnz):
+        for s, segment in enumerate(x):
+            inside = (indices[entries] >= bounds[s]) & (indices[entries] < bounds[s + 1])
+            i, q = indices[entries][inside] - bounds[s], values[entries][inside]
+            segment[i] = flush(segment[i] - q if subtract else segment[i] + q)
+
+
+def dense_add_(x: Sequence[Tensor], offsets: Tensor, values: Tensor, subtract: bool) -> None:
+    for segment, q in zip(segments(x, offsets), segments([values], offsets), strict=True):
+        segment.copy_(flush(segment - q if subtract else segment + q))
