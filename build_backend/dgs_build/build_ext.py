@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The build_ext command where torch is importable: decide about CUDA, compile, record what was built."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+from typing import Any
+
+import torch
+from setuptools import Extension
+from torch.utils import cpp_extension
+
+from . import modules, toolkit
+from .torch_version import OLDEST_TORCH, too_old
+
+PACKAGE = "dgs_ext"
+RECORD = "build_info.json"
+
+
+def _gpus_present() -> list[tuple[int, int]]:
+    return [torch.cuda.get_device_capability(index) for index in range(torch.cuda.device_count())]
+
+
+def _compiler_version() -> str:
+    compiler = (os.environ.get("CXX") or sysconfig.get_config_var("CXX") or "c++").split()[0]
+    run = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False)
+    return run.stdout.partition("\n")[0].strip() or compiler
+
+
+class BuildExt(cpp_extension.BuildExtension):  # type: ignore[misc]  # torch publishes it untyped
+    """torch's BuildExtension for this repository's three modules."""
+
+    def finalize_options(self) -> None:
+        """Put the list of modules together before setuptools reads it."""
+        problem = too_old(torch.__version__)
+        if problem:
+            raise toolkit.BuildConfigError(problem)
+        self.choice = toolkit.choose_cuda(os.environ, torch.__version__, torch.version.cuda)
+        self.architectures, self.architectures_from = "", "no CUDA"
+        if self.choice.toolkit is not None:
+            self._use(self.choice.toolkit)
+        self.distribution.ext_modules = modules.with_torch(cuda=self.choice.toolkit is not None)
+        super().finalize_options()
+        if self.editable_mode:
+            # pip's editable installs name a temporary folder: objects would be compiled anew every time.
+            self.build_temp = f"build/temp.{sysconfig.get_platform()}-{sys.implementation.cache_tag}"
+
+    def _use(self, found: toolkit.Toolkit) -> None:
+        """Make torch's build use this toolkit and these architectures and no others."""
+        self.architectures, self.architectures_from = toolkit.choose_architectures(
+            os.environ, _gpus_present(), toolkit.supported_by(found.home)
+        )
+        os.environ["TORCH_CUDA_ARCH_LIST"] = self.architectures
+        # Both: the variable is read once, when cpp_extension is imported.
+        os.environ["CUDA_HOME"] = cpp_extension.CUDA_HOME = str(found.home)
+
+    def run(self) -> None:
+        """Compile, and leave build_info.json beside the modules."""
+        built_with = f"CUDA for {self.architectures} ({self.architectures_from})" if self.architectures else "CPU only"
+        self.announce(f"dgs: {built_with}: {self.choice.reason}", level=4)
+        super().run()
+        record = json.dumps(self._record(), indent=2) + "\n"
+        targets = [Path(self.build_lib, PACKAGE)] + [modules.ROOT / PACKAGE] * bool(self.inplace)
+        for folder in targets:
+            self._remove_stale(folder)
+            (folder / RECORD).write_text(record, encoding="utf-8")
+
+    def build_extension(self, ext: Extension) -> None:
+        """Compile one module in a folder of its own: ninja forgets what is not in the file it is running."""
+        shared = self.build_temp
+        self.build_temp = str(Path(shared, ext.name))
+        try:
+            super().build_extension(ext)
+        finally:
+            self.build_temp = shared
+
+    def _remove_stale(self, folder: Path) -> None:
+        """Remove modules of an earlier build that this one did not make: a CPU build must not ship an old _cuda."""
+        current = {Path(self.get_ext_filename(ext.name)).name for ext in self.extensions}
+        for path in folder.glob("*.so"):
+            own = re.match(r"(_cpu|_cuda|_wire)\.(abi3|cpython-\d+)", path.name)
+            if own and path.name not in current and own[2] in ("abi3", sys.implementation.cache_tag):
+                path.unlink()
+
+    def _record(self) -> dict[str, Any]:
+        used = self.choice.toolkit
+        return {
+            "version": self.distribution.get_version(),
+            "python": platform.python_version(),
+            "machine": platform.machine(),
+            "compiler": _compiler_version(),
+            "flags": " ".join(modules.CXX_FLAGS),
+            "torch": torch.__version__,
+            "oldest_torch": "{}.{}".format(*OLDEST_TORCH),
+            "cuda": used.version if used else None,
+            "cuda_reason": self.choice.reason,
+            "architectures": self.architectures,
+        }
+
+    def get_outputs(self) -> list[str]:
+        """List the record with the modules, so that installers know of it."""
+        return [*super().get_outputs(), *([] if self.inplace else [str(Path(self.build_lib, PACKAGE, RECORD))])]

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the compiled modules beside this file were built with: the record that setup.py left."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from dgs_ext.errors import BuildError
+
+RECORD = "build_info.json"
+REBUILD = "in the dgs source folder run: pip install --no-build-isolation --no-deps --force-reinstall ."
+
+
+@dataclass(frozen=True, slots=True)
+class BuildInfo:
+    """One build: versions as text, `cuda` the toolkit's version or None, `architectures` as in TORCH_CUDA_ARCH_LIST."""
+
+    version: str
+    python: str
+    machine: str
+    compiler: str
+    flags: str
+    torch: str
+    oldest_torch: str
+    cuda: str | None
+    cuda_reason: str
+    architectures: str
+
+
+def read(folder: Path) -> BuildInfo:
+    """Read the record in `folder`.
+
+    Raises BuildError when there is none, that is, when nothing was compiled there.
+    """
+    path = folder / RECORD
+    if not path.exists():
+        raise BuildError(
+            f"the compiled modules of dgs_ext are not in {folder}: this is the source folder, not an installed or"
+            f" built package. To build here run: python setup.py build_ext --inplace; to install, {REBUILD}"
+        )
+    return BuildInfo(**json.loads(path.read_text(encoding="utf-8")))
