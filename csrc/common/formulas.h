@@ -51,6 +51,14 @@ DGS_HD bool finite(float x) { return magnitude(x) < 0x7f800000u; }
 // Results below 2^-126 become +0, so that a process that flushes denormals cannot drift from one that does not.
 DGS_HD float flush(float x) { return magnitude(x) < 0x00800000u ? 0.0f : x; }
 
+// Half precision gradients as float32, exactly: float16's subnormals (multiples of 2^-24) are normal numbers there.
+DGS_HD float from_float16(uint16_t h) {
+  const uint32_t sign = (h & 0x8000u) << 16, exponent = (h >> 10) & 31u, mantissa = h & 0x3ffu;
+  if (exponent == 0) return bits_float(sign | float_bits(mul_rn(static_cast<float>(mantissa), 0x1p-24f)));
+  return bits_float(sign | (exponent == 31 ? 0x7f800000u : (exponent + 112u) << 23) | mantissa << 13);
+}
+DGS_HD float from_bfloat16(uint16_t h) { return bits_float(static_cast<uint32_t>(h) << 16); }
+
 // g = fl(grad + fl(weight_decay * w)); without weight decay the gradient itself, bit for bit.
 DGS_HD float decayed(float grad, float weight_decay, float w) {
   return weight_decay == 0.0f ? grad : add_rn(grad, mul_rn(weight_decay, w));
