@@ -219,7 +219,7 @@ inline GradientType check_gradient_type(const Call& call, int64_t i, const Tenso
       return GradientType::kBFloat16;
     default:
       DGS_CHECK(call, false, "grads[", i, "] is ", t.scalar_type(), ", must be Float, Half or BFloat16");
-      return GradientType::kFloat32;  // not reached
+      return GradientType::kNone;  // not reached
   }
 }
 
@@ -252,7 +252,13 @@ inline Codec check_codec(const Call& call, int64_t codec) {
   return static_cast<Codec>(codec);
 }
 
-// The memory of one operand; several operands may be read from one place, none may share what is written.
+// Several operands may be read from one place; none may share what is written.
+struct Operand {
+  const char* name;
+  Tensors tensors;
+  bool written;
+};
+
 struct Extent {
   const char* name;
   int64_t i;
@@ -261,16 +267,22 @@ struct Extent {
   bool written;
 };
 
-inline void add_extents(std::vector<Extent>& extents, const char* name, const Tensors& tensors,
-                        bool written) {
-  for (size_t i = 0; i < tensors.size(); ++i) {
-    const char* begin = data<const char>(tensors[i]);
-    const auto bytes = tensors[i].numel() * static_cast<int64_t>(tensors[i].element_size());
-    if (bytes > 0) extents.push_back({name, static_cast<int64_t>(i), begin, begin + bytes, written});
+inline std::vector<Extent> extents_of(const std::vector<Operand>& operands) {
+  std::vector<Extent> extents;
+  for (const Operand& operand : operands) {
+    for (size_t i = 0; i < operand.tensors.size(); ++i) {
+      const Tensor& t = operand.tensors[i];
+      const char* begin = data<const char>(t);
+      const auto bytes = t.numel() * static_cast<int64_t>(t.element_size());
+      const int64_t at = operand.tensors.size() == 1 ? -1 : static_cast<int64_t>(i);
+      if (bytes > 0) extents.push_back({operand.name, at, begin, begin + bytes, operand.written});
+    }
   }
+  return extents;
 }
 
-inline void check_apart(const Call& call, std::vector<Extent> extents) {
+inline void check_apart(const Call& call, const std::vector<Operand>& operands) {
+  auto extents = extents_of(operands);
   std::sort(extents.begin(), extents.end(),
             [](const Extent& a, const Extent& b) { return a.begin < b.begin; });
   const Extent* longest = nullptr;          // of those before, the one that reaches furthest

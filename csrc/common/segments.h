@@ -15,12 +15,13 @@ struct Segments {
   int64_t size(int64_t s) const { return offsets[s + 1] - offsets[s]; }
 };
 
-enum class GradientType : int32_t { kFloat32, kFloat16, kBFloat16 };
+// kNone: the segment has no gradient.
+enum class GradientType : int32_t { kNone = 0, kFloat32 = 1, kFloat16 = 2, kBFloat16 = 3 };
 
-// The gradient of one segment; data == nullptr: the segment has none.
+// The gradient of one segment.
 struct Gradient {
   const void* data = nullptr;
-  GradientType type = GradientType::kFloat32;
+  GradientType type = GradientType::kNone;
 };
 
 // A selection's buffers: segment s owns the slots starts[s] .. starts[s + 1], of which the first nnz[s] are
