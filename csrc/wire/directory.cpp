@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "wire/directory.h"
+
+#include <string>
+
+namespace dgs::wire {
+namespace {
+
+Status read_varint(Reader* reader, const char* field, std::uint64_t* value) {
+  const Code code = reader->varint(value);
+  if (code == Code::kOk) return {};
+  return fail(code, field, reader->position(),
+              code == Code::kTruncated ? "the body ends inside the directory, at the given offset"
+                                       : "not the shortest varint, at the given offset of the body");
+}
+
+Status check_streams(const Block& block) {
+  if (block.form == BlockForm::kRun) return {};
+  if (block.count < 2 || block.count > kMaxBlockCount) {
+    return fail(Code::kBadDirectory, "block count", block.count,
+                "a rice or bitmap block has 2 to 65536 indices");
+  }
+  if (block.skipped() == 0) {
+    return fail(Code::kNonCanonical, "block form", static_cast<std::uint64_t>(block.form),
+                "consecutive indices must be a run block");
+  }
+  if (block.form == BlockForm::kBitmap) return {};
+  // The quotients add up to at most skipped >> rice, so that a lying length cannot send the decoder astray.
+  const std::uint64_t most = (block.gaps() + (block.skipped() >> block.rice) + 7) / 8;
+  if (block.unary_bytes < (block.gaps() + 7) / 8 || block.unary_bytes > most) {
+    return fail(
+        Code::kBadDirectory, "block unary bytes", block.unary_bytes,
+        "must be " + std::to_string((block.gaps() + 7) / 8) + " to " + std::to_string(most) + " here");
+  }
+  return {};
+}
+
+}  // namespace
+
+std::size_t entry_bytes(const Block& block, std::uint64_t next) {
+  std::size_t bytes = 1 + varint_size(block.count) + varint_size(block.first - next);
+  if (block.form != BlockForm::kRun) bytes += varint_size(block.span);
+  if (block.form == BlockForm::kRice) bytes += varint_size(block.unary_bytes);
+  return bytes;
+}
+
+void write_entry(const Block& block, std::uint64_t next, Writer* writer) {
+  writer->write(static_cast<std::uint8_t>(static_cast<unsigned>(block.form) | block.rice << 2));
+  writer->varint(block.count);
+  writer->varint(block.first - next);
+  if (block.form != BlockForm::kRun) writer->varint(block.span);
+  if (block.form == BlockForm::kRice) writer->varint(block.unary_bytes);
+}
+
+Status read_entry(Reader* reader, std::uint64_t next, std::uint64_t numel, Block* block) {
+  std::uint8_t tag = 0;
+  if (!reader->read(&tag)) {
+    return fail(Code::kTruncated, "block tag", reader->position(), "the body ends inside the directory");
+  }
+  *block = {};
+  block->form = static_cast<BlockForm>(tag & 3);
+  block->rice = tag >> 2;
+  if (block->form > BlockForm::kBitmap || block->rice > (block->form == BlockForm::kRice ? kMaxRice : 0)) {
+    return fail(Code::kBadDirectory, "block tag", tag, "no such form, or a rice parameter out of range");
+  }
+  std::uint64_t skip = 0;
+  DGS_WIRE_TRY(read_varint(reader, "block count", &block->count));
+  DGS_WIRE_TRY(read_varint(reader, "block first", &skip));
+  if (block->count == 0) return fail(Code::kBadDirectory, "block count", 0, "a block has at least one index");
+  block->span = block->gaps();
+  if (block->form != BlockForm::kRun) DGS_WIRE_TRY(read_varint(reader, "block span", &block->span));
+  if (block->form == BlockForm::kRice)
+    DGS_WIRE_TRY(read_varint(reader, "block unary bytes", &block->unary_bytes));
+  if (skip >= numel - next) {
+    return fail(Code::kBadIndex, "block first", skip, "the block begins past the end of the vector");
+  }
+  block->first = next + skip;
+  if (block->span < block->gaps() || block->span >= numel - block->first) {
+    return fail(Code::kBadIndex, "block span", block->span,
+                "too short for its count, or past the end of the vector");
+  }
+  return check_streams(*block);
+}
+
+}  // namespace dgs::wire

@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <bit>
+#include <cstring>
+#include <string>
+
+#include "wire/directory.h"
+#include "wire/frame.h"
+#include "wire/half.h"
+#include "wire/index_codec.h"
+#include "wire/plan.h"
+#include "wire/value_codec.h"
+#include "wire/xxh64.h"
+
+namespace dgs::wire {
+namespace {
+
+constexpr std::size_t kMaxMeta = 65535;
+
+Status check_segment(const Entries& entries, std::size_t s) {
+  const std::int64_t start = entries.starts[s], end = entries.starts[s + 1], nnz = entries.nnz[s];
+  const auto slots = static_cast<std::int64_t>(entries.indices.size());
+  if (start < 0 || end < start || end > slots) {
+    return fail(Code::kArgument, "starts", s,
+                "must be non-decreasing and end within the " + std::to_string(slots) + " slots");
+  }
+  if (nnz < 0 || nnz > end - start) {
+    return fail(
+        Code::kArgument, "nnz", s,
+        "must be 0 to " + std::to_string(end - start) + " for this segment, got " + std::to_string(nnz));
+  }
+  return {};
+}
+
+Status check_entries(const Entries& entries) {
+  if (entries.values.size() != entries.indices.size()) {
+    return fail(Code::kArgument, "values", entries.values.size(), "must be as many as the indices");
+  }
+  if (entries.starts.size() != entries.nnz.size() + 1) {
+    return fail(Code::kArgument, "starts", entries.starts.size(), "must be one longer than nnz");
+  }
+  for (std::size_t s = 0; s < entries.nnz.size(); ++s) DGS_WIRE_TRY(check_segment(entries, s));
+  return {};
+}
+
+// Copies what is sent to the scratch, without gaps and zeros, and plans its blocks.
+Status gather(const Entries& entries, std::uint64_t numel, Scratch* scratch) {
+  scratch->indices.clear();
+  scratch->values.clear();
+  scratch->blocks.clear();
+  std::uint64_t next = 0;
+  for (std::size_t s = 0; s < entries.nnz.size(); ++s) {
+    const std::uint64_t begin = scratch->indices.size();
+    const auto start = static_cast<std::size_t>(entries.starts[s]);
+    for (std::size_t i = start; i < start + static_cast<std::size_t>(entries.nnz[s]); ++i) {
+      const auto index = static_cast<std::uint64_t>(entries.indices[i]);  // a negative one is far above numel
+      if (index < next || index >= numel) {
+        return fail(Code::kBadIndex, "indices", i,
+                    "the index at this position, " + std::to_string(entries.indices[i]) +
+                        ", is not above the one before it and below numel = " + std::to_string(numel));
+      }
+      next = index + 1;
+      if (is_zero(std::bit_cast<std::uint32_t>(entries.values[i]))) continue;
+      scratch->indices.push_back(index);
+      scratch->values.push_back(entries.values[i]);
+    }
+    plan_segment(scratch->indices, begin, scratch->indices.size(), &scratch->blocks);
+  }
+  return {};
+}
+
+std::uint64_t sparse_bytes(const Scratch& scratch, Codec codec) {
+  std::uint64_t bytes = 1 + varint_size(scratch.blocks.size()) + scratch.values.size() * value_bytes(codec);
+  std::uint64_t next = 0;
+  for (const Block& block : scratch.blocks) {
+    bytes += entry_bytes(block, next) + block.stream_bytes();
+    next = block.last() + 1;
+  }
+  return bytes;
+}
+
+// The body's place in `out`, once it is known to fit.
+Status claim_body(Header* header, ConstBytes meta, std::uint64_t body_bytes, Bytes out, Bytes* body) {
+  if (meta.size() > kMaxMeta) {
+    return fail(Code::kTooLarge, "meta", meta.size(), "meta data has at most 65535 bytes");
+  }
+  header->meta_length = static_cast<std::uint16_t>(meta.size());
+  header->payload_length = meta.size() + body_bytes;
+  if (out.size() < kHeaderBytes || out.size() - kHeaderBytes < header->payload_length) {
+    return fail(Code::kCapacity, "out", out.size(),
+                "the frame needs " + std::to_string(kHeaderBytes + header->payload_length) + " bytes");
+  }
+  if (!meta.empty()) std::memcpy(out.data() + kHeaderBytes, meta.data(), meta.size());
+  *body = out.subspan(kHeaderBytes + meta.size(), body_bytes);
+  return {};
+}
+
+std::size_t seal(Header header, Bytes out) {
+  header.checksum = xxh64(out.subspan(kHeaderBytes, header.payload_length));
+  write_header(header, out.data());
+  return kHeaderBytes + header.payload_length;
+}
+
+Status write_sparse(const Scratch& scratch, Codec codec, Bytes body) {
+  Writer writer(body);
+  writer.write(static_cast<std::uint8_t>(BodyForm::kSparse));
+  writer.varint(scratch.blocks.size());
+  std::uint64_t next = 0;
+  for (const Block& block : scratch.blocks) {
+    write_entry(block, next, &writer);
+    next = block.last() + 1;
+  }
+  std::span<const std::uint64_t> indices(scratch.indices);
+  for (const Block& block : scratch.blocks) {
+    write_streams(block, indices.first(block.count), writer.claim(block.stream_bytes()));
+    indices = indices.subspan(block.count);
+  }
+  return pack_values(codec, scratch.values, writer.claim(scratch.values.size() * value_bytes(codec)));
+}
+
+Status write_scattered(const Scratch& scratch, Codec codec, Bytes body) {
+  body[0] = static_cast<std::uint8_t>(BodyForm::kDense);
+  const std::size_t width = value_bytes(codec);
+  std::fill(body.begin() + 1, body.end(), std::uint8_t{0});
+  for (std::size_t i = 0; i < scratch.values.size(); ++i) {
+    const Bytes slot = body.subspan(1 + scratch.indices[i] * width, width);
+    if (Status status = pack_values(codec, {&scratch.values[i], 1}, slot); !status.ok()) {
+      status.value = i;
+      return status;
+    }
+  }
+  return {};
+}
+
+}  // namespace
+
+std::uint64_t frame_capacity(std::uint64_t entries, Codec codec, std::uint64_t numel, std::uint64_t segments,
+                             std::uint64_t meta_bytes) {
+  const std::uint64_t fixed = kHeaderBytes + meta_bytes;
+  if (codec == Codec::kBytes) return fixed + entries;
+  const std::uint64_t width = value_bytes(codec);
+  const std::uint64_t dense = 1 + numel * width;
+  // With as many low bits as the span has, every gap costs those and one unary bit: no plan is larger.
+  const auto index_bits = static_cast<std::uint64_t>(std::bit_width(numel)) + 1;
+  const std::uint64_t streams = (entries * index_bits + 7) / 8;
+  const std::uint64_t per_block = kMaxEntryBytes + 4;  // and what rounding to bytes adds
+  const std::uint64_t sparse = 11 + max_blocks(entries, segments) * per_block + streams + entries * width;
+  return fixed + std::min(dense, sparse);
+}
+
+Status encode_sparse(Header header, ConstBytes meta, const Entries& entries, std::uint64_t numel,
+                     Scratch* scratch, Bytes out, std::size_t* length) {
+  if (header.codec == Codec::kBytes) {
+    return fail(Code::kArgument, "codec", 0, "values need codec float32, float16 or bfloat16");
+  }
+  if (numel > kMaxNumel) return fail(Code::kArgument, "numel", numel, "must be at most 2^48");
+  DGS_WIRE_TRY(check_entries(entries));
+  DGS_WIRE_TRY(gather(entries, numel, scratch));
+  const std::uint64_t sparse = sparse_bytes(*scratch, header.codec);
+  const std::uint64_t dense = 1 + numel * value_bytes(header.codec);
+  const bool scatter = dense < sparse;
+  Bytes body;
+  DGS_WIRE_TRY(claim_body(&header, meta, std::min(dense, sparse), out, &body));
+  header.count = scatter ? numel : scratch->indices.size();
+  Status status =
+      scatter ? write_scattered(*scratch, header.codec, body) : write_sparse(*scratch, header.codec, body);
+  if (!status.ok()) {
+    status.detail += " (element " + std::to_string(scratch->indices[status.value]) + " of the vector)";
+    status.value = scratch->indices[status.value];
+    return status;
+  }
+  *length = seal(header, out);
+  return {};
+}
+
+Status encode_dense(Header header, ConstBytes meta, std::span<const float> values, Bytes out,
+                    std::size_t* length) {
+  if (values.size() > kMaxNumel)
+    return fail(Code::kArgument, "values", values.size(), "must be at most 2^48");
+  Bytes body;
+  DGS_WIRE_TRY(claim_body(&header, meta, 1 + values.size() * value_bytes(header.codec), out, &body));
+  body[0] = static_cast<std::uint8_t>(BodyForm::kDense);
+  DGS_WIRE_TRY(pack_values(header.codec, values, body.subspan(1)));
+  header.count = values.size();
+  *length = seal(header, out);
+  return {};
+}
+
+Status encode_bytes(Header header, ConstBytes meta, ConstBytes body, Bytes out, std::size_t* length) {
+  if (header.codec != Codec::kBytes) {
+    return fail(Code::kArgument, "codec", static_cast<std::uint64_t>(header.codec),
+                "an opaque body needs codec 0");
+  }
+  Bytes place;
+  DGS_WIRE_TRY(claim_body(&header, meta, body.size(), out, &place));
+  if (!body.empty()) std::memcpy(place.data(), body.data(), body.size());
+  header.count = body.size();
+  *length = seal(header, out);
+  return {};
+}
+
+}  // namespace dgs::wire

@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "wire/index_codec.h"
+
+#include <algorithm>
+#include <bit>
+#include <numeric>
+
+namespace dgs::wire {
+namespace {
+
+using Indices = std::span<const std::uint64_t>;
+
+// Sum of the quotients (gap - 1) >> rice.
+std::uint64_t quotients(Indices indices, unsigned rice) {
+  std::uint64_t sum = 0;
+  for (std::size_t i = 1; i < indices.size(); ++i) sum += (indices[i] - indices[i - 1] - 1) >> rice;
+  return sum;
+}
+
+// The bits that a parameter costs, n·(rice + 1) + quotients, are convex in it (each step up saves half of
+// quotients that only shrink), so walking downhill from the mean ends at the exact minimum.
+void choose_rice(Indices indices, Block* block) {
+  const std::uint64_t gaps = block->gaps();
+  const std::uint64_t mean = block->skipped() / gaps;
+  unsigned best = std::min<unsigned>(std::bit_width(mean), kMaxRice);
+  std::uint64_t best_sum = quotients(indices, best);
+  const auto try_to = [&](unsigned rice) {
+    const std::uint64_t sum = quotients(indices, rice);
+    if (gaps * rice + sum >= gaps * best + best_sum) return false;
+    best = rice;
+    best_sum = sum;
+    return true;
+  };
+  const unsigned start = best;
+  while (best > 0 && try_to(best - 1)) {
+  }
+  while (best >= start && best < kMaxRice && try_to(best + 1)) {
+  }
+  block->rice = static_cast<std::uint8_t>(best);
+  block->unary_bytes = (gaps + best_sum + 7) / 8;
+}
+
+// Appends bit fields of up to 47 bits, lowest bit first.
+class BitWriter {
+ public:
+  explicit BitWriter(Bytes data) : data_(data) {}
+
+  void put(std::uint64_t field, unsigned bits) {
+    pending_ |= field << filled_;
+    filled_ += bits;
+    if (at_ + 8 <= data_.size()) {
+      store_le(data_.data() + at_, pending_);
+      at_ += filled_ / 8;
+      pending_ >>= filled_ & ~7u;
+      filled_ &= 7;
+    } else {
+      for (; filled_ >= 8; filled_ -= 8, pending_ >>= 8) flush_byte();
+    }
+  }
+
+  void finish() {
+    if (filled_ > 0) flush_byte();
+  }
+
+ private:
+  void flush_byte() {
+    if (at_ < data_.size()) data_[at_++] = static_cast<std::uint8_t>(pending_);
+  }
+
+  Bytes data_;
+  std::size_t at_ = 0;
+  std::uint64_t pending_ = 0;
+  unsigned filled_ = 0;  // bits of pending_, below 8 between calls
+};
+
+// Reads numbers written as that many 0 bits and a 1 bit.
+class UnaryReader {
+ public:
+  explicit UnaryReader(ConstBytes data) : data_(data) {}
+
+  bool next(std::uint64_t* value) {
+    const std::uint64_t start = at_;
+    while (at_ < data_.size() * 8) {
+      const std::uint64_t word = load_tail(data_, at_ / 8) >> (at_ % 8);
+      if (word != 0) {
+        at_ += static_cast<unsigned>(std::countr_zero(word));
+        *value = at_++ - start;
+        return true;
+      }
+      at_ += 64 - at_ % 8;
+    }
+    return false;
+  }
+
+  // All bytes were used, and what is left of the last one is zero.
+  bool at_end() const {
+    return (at_ + 7) / 8 == data_.size() && (at_ % 8 == 0 || data_.back() >> (at_ % 8) == 0);
+  }
+
+ private:
+  ConstBytes data_;
+  std::uint64_t at_ = 0;  // bits
+};
+
+void write_rice(const Block& block, Indices indices, Bytes low, Bytes unary) {
+  const std::uint64_t mask = (std::uint64_t{1} << block.rice) - 1;
+  BitWriter low_bits(low);
+  std::fill(unary.begin(), unary.end(), std::uint8_t{0});
+  std::uint64_t at = 0;
+  for (std::size_t i = 1; i < indices.size(); ++i) {
+    const std::uint64_t gap = indices[i] - indices[i - 1] - 1;
+    low_bits.put(gap & mask, block.rice);
+    at += gap >> block.rice;
+    unary[at / 8] |= static_cast<std::uint8_t>(1u << (at % 8));
+    ++at;
+  }
+  low_bits.finish();
+}
+
+Status broken(Code code, const Block& block, const char* detail) {
+  return fail(code, "indices", block.first, detail);
+}
+
+Status read_rice(const Block& block, ConstBytes low, ConstBytes unary, std::int64_t* indices) {
+  const std::uint64_t mask = (std::uint64_t{1} << block.rice) - 1;
+  UnaryReader quotients(unary);
+  std::uint64_t index = block.first, bit = 0, quotient = 0;
+  indices[0] = static_cast<std::int64_t>(index);
+  for (std::uint64_t i = 1; i < block.count; ++i, bit += block.rice) {
+    if (!quotients.next(&quotient)) {
+      return broken(Code::kBadIndex, block,
+                    "the unary stream of the block that begins at this index ends early");
+    }
+    index += ((quotient << block.rice) | ((load_tail(low, bit / 8) >> (bit % 8)) & mask)) + 1;
+    indices[i] = static_cast<std::int64_t>(index);
+  }
+  if (index != block.last()) {
+    return broken(Code::kBadIndex, block,
+                  "the block that begins at this index does not end where its entry says");
+  }
+  if (!quotients.at_end() || (bit % 8 != 0 && low.back() >> (bit % 8) != 0)) {
+    return broken(Code::kNonCanonical, block, "padding of the block that begins at this index is not zero");
+  }
+  return {};
+}
+
+void write_bitmap(const Block& block, Indices indices, Bytes bitmap) {
+  std::fill(bitmap.begin(), bitmap.end(), std::uint8_t{0});
+  for (const std::uint64_t index : indices) {
+    const std::uint64_t bit = index - block.first;
+    bitmap[bit / 8] |= static_cast<std::uint8_t>(1u << (bit % 8));
+  }
+}
+
+Status read_bitmap(const Block& block, ConstBytes bitmap, std::int64_t* indices) {
+  const unsigned used = block.span % 8 + 1;
+  if (bitmap.back() >> used != 0)
+    return broken(Code::kNonCanonical, block, "padding of a bitmap is not zero");
+  if ((bitmap.front() & 1) == 0 || bitmap.back() >> (used - 1) == 0) {
+    return broken(Code::kBadIndex, block, "a bitmap begins and ends with a set bit");
+  }
+  std::uint64_t total = 0;
+  for (std::size_t at = 0; at < bitmap.size(); at += 8) {
+    total += static_cast<unsigned>(std::popcount(load_tail(bitmap, at)));
+  }
+  if (total != block.count)
+    return broken(Code::kBadIndex, block, "a bitmap has not as many set bits as its count");
+  for (std::size_t at = 0; at < bitmap.size(); at += 8) {
+    for (std::uint64_t word = load_tail(bitmap, at); word != 0; word &= word - 1) {
+      *indices++ =
+          static_cast<std::int64_t>(block.first + at * 8 + static_cast<unsigned>(std::countr_zero(word)));
+    }
+  }
+  return {};
+}
+
+}  // namespace
+
+Block plan_block(Indices indices) {
+  Block block;
+  block.count = indices.size();
+  block.first = indices.front();
+  block.span = indices.back() - indices.front();
+  if (block.skipped() == 0) return block;
+  block.form = BlockForm::kRice;
+  choose_rice(indices, &block);
+  if (block.span / 8 + 1 < block.stream_bytes()) {
+    block.form = BlockForm::kBitmap;
+    block.rice = 0;
+    block.unary_bytes = 0;
+  }
+  return block;
+}
+
+void write_streams(const Block& block, Indices indices, Bytes streams) {
+  if (block.form == BlockForm::kRice) {
+    write_rice(block, indices, streams.first(block.low_bytes()), streams.subspan(block.low_bytes()));
+  } else if (block.form == BlockForm::kBitmap) {
+    write_bitmap(block, indices, streams);
+  }
+}
+
+Status read_streams(const Block& block, ConstBytes streams, std::int64_t* indices) {
+  if (block.form == BlockForm::kRice) {
+    return read_rice(block, streams.first(block.low_bytes()), streams.subspan(block.low_bytes()), indices);
+  }
+  if (block.form == BlockForm::kBitmap) return read_bitmap(block, streams, indices);
+  std::iota(indices, indices + block.count, static_cast<std::int64_t>(block.first));
+  return {};
+}
+
+}  // namespace dgs::wire
