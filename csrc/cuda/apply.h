@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+// The host's part of applying a selection, or a dense update.
+#pragma once
+
+#include "cuda/apply_kernels.cuh"
+
+namespace dgs::cuda {
+
+// Operand: ApplyVelocity or ApplyDgc.
+template <class Operand, class Launcher>
+void apply_selection(Launcher& launcher, const Segments& segments, const std::vector<Operand>& operands,
+                     const Entries& entries, int64_t chunk_length = kChunk) {
+  const Plan plan = make_plan(segments, nullptr, entries.starts, Over::kSlots, chunk_length);
+  if (plan.chunks() == 0) return;
+  launch(launcher, apply_entries<Operand>, plan.chunks(), upload_tables(launcher, plan, operands), entries);
+}
+
+template <class Launcher>
+void sparse_add(Launcher& launcher, const Segments& segments, const std::vector<SparseAdd>& operands,
+                const Entries& entries, bool subtract, int64_t chunk_length = kChunk) {
+  const Plan plan = make_plan(segments, nullptr, entries.starts, Over::kSlots, chunk_length);
+  if (plan.chunks() == 0) return;
+  const Tables<SparseAdd> tables = upload_tables(launcher, plan, operands);
+  launch(launcher, add_entries, plan.chunks(), tables, plan.size(), entries, subtract);
+}
+
+template <class Launcher>
+void dense_add(Launcher& launcher, const Segments& segments, const std::vector<DenseAdd>& operands,
+               bool subtract, int64_t chunk_length = kChunk) {
+  const Plan plan = make_plan(segments, nullptr, nullptr, Over::kElements, chunk_length);
+  if (plan.chunks() == 0) return;
+  launch(launcher, add_dense, plan.chunks(), upload_tables(launcher, plan, operands), subtract);
+}
+
+}  // namespace dgs::cuda

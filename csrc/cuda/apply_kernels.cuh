@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+// What was selected, applied: one thread per entry, chunks of a segment's slots, of which nnz[s] are filled
+// (the device knows how many). An index outside its range is dropped: there is no synchronisation in which to
+// report it.
+#pragma once
+
+#include "cuda/plan.h"
+
+namespace dgs::cuda {
+
+// SAMomentum, and with keep = 1 gradient dropping: v -= keep * q.
+struct ApplyVelocity {
+  float* velocity;  // [n]
+  float keep;
+  __device__ void apply(int64_t i, float q) const { velocity[i] = kept(velocity[i], keep, q); }
+};
+
+// DGC: r -= q, and the velocity of what was sent is dropped (momentum factor masking), save in a segment sent
+// whole.
+struct ApplyDgc {
+  float* velocity;  // [n]
+  float* residual;  // [n]
+  bool mask;
+  __device__ void apply(int64_t i, float q) const {
+    residual[i] = sub_rn(residual[i], q);
+    if (mask && q != 0.0f) velocity[i] = 0.0f;
+  }
+};
+
+// One block per chunk of slots.
+template <class Operand>
+__global__ void __launch_bounds__(kThreads) apply_entries(Tables<Operand> tables, Entries entries) {
+  const Chunk chunk = tables.chunk(blockIdx.x, Over::kSlots);
+  const Segment segment = tables.segments[chunk.s];
+  const Operand operand = tables.operands[chunk.s];
+  const int64_t filled = entries.nnz[chunk.s], end = chunk.end < filled ? chunk.end : filled;
+  for (int64_t j = chunk.begin + threadIdx.x; j < end; j += kThreads) {
+    const int64_t i = entries.indices[segment.start + j] - segment.offset;
+    if (i >= 0 && i < segment.size) operand.apply(i, entries.values[segment.start + j]);
+  }
+}
+
+// Parameters, a mirror, or the server's theta.
+struct SparseAdd {
+  float* x;  // [n]
+};
+
+// The segment that holds flat index i of [0, N). Entries mostly lie in the segment whose slots they fill
+// (`guess`); otherwise the last one that begins at or below i, which is not empty.
+__device__ __forceinline__ int64_t segment_of(const Segment* segments, int64_t n_segments, int64_t i,
+                                              int64_t guess) {
+  const int64_t at = i - segments[guess].offset;
+  if (at >= 0 && at < segments[guess].size) return guess;
+  int64_t low = 0, high = n_segments;
+  while (high - low > 1) {
+    const int64_t middle = low + (high - low) / 2;
+    if (segments[middle].offset <= i)
+      low = middle;
+    else
+      high = middle;
+  }
+  return low;
+}
+
+// One block per chunk of slots: x += q or x -= q. Indices are distinct.
+static __global__ void __launch_bounds__(kThreads)
+    add_entries(Tables<SparseAdd> tables, int64_t n_segments, Entries entries, bool subtract) {
+  const Chunk chunk = tables.chunk(blockIdx.x, Over::kSlots);
+  const int64_t start = tables.segments[chunk.s].start;
+  const int64_t numel = tables.segments[n_segments - 1].offset + tables.segments[n_segments - 1].size;
+  const int64_t filled = entries.nnz[chunk.s], end = chunk.end < filled ? chunk.end : filled;
+  for (int64_t j = chunk.begin + threadIdx.x; j < end; j += kThreads) {
+    const int64_t i = entries.indices[start + j];
+    if (i < 0 || i >= numel) continue;
+    const float q = entries.values[start + j];
+    const int64_t s = segment_of(tables.segments, n_segments, i, chunk.s);
+    float* const x = tables.operands[s].x + (i - tables.segments[s].offset);
+    *x = added(*x, subtract ? -q : q);
+  }
+}
+
+// One block per chunk of elements: x += q or x -= q.
+struct DenseAdd {
+  float* x;        // [n]
+  const float* q;  // [n]
+};
+static __global__ void __launch_bounds__(kThreads) add_dense(Tables<DenseAdd> tables, bool subtract) {
+  const Chunk chunk = tables.chunk(blockIdx.x, Over::kElements);
+  const DenseAdd operand = tables.operands[chunk.s];
+  for (int64_t i = chunk.begin + threadIdx.x; i < chunk.end; i += kThreads)
+    operand.x[i] = added(operand.x[i], subtract ? -operand.q[i] : operand.q[i]);
+}
+
+}  // namespace dgs::cuda
