@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+// What was selected is put where it belongs: taken out of the worker's state, added to parameters and
+// mirrors. Every index is looked at before the first element is written. Free of torch.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+#include <vector>
+
+#include "common/formulas.h"
+#include "common/segments.h"
+#include "cpu/chunks.h"
+
+namespace dgs::cpu {
+
+// The filled slots, cut into ranges that are relative to starts[segment].
+inline std::vector<Range> entry_ranges(const Entries& entries, int64_t segments) {
+  std::vector<Range> ranges;
+  for (int64_t s = 0; s < segments; ++s) append_ranges(ranges, s, std::max<int64_t>(entries.nnz[s], 0));
+  return ranges;
+}
+
+// Calls visit(slot) for every slot of a range.
+template <class Visit>
+void for_each_slot(const Entries& entries, const Range& range, const Visit& visit) {
+  const int64_t start = entries.starts[range.segment];
+  for (int64_t j = start + range.begin; j < start + range.end; ++j) visit(j);
+}
+
+// The first slot of which inside(segment, index) does not hold, or -1.
+template <class Inside, class Pool>
+int64_t first_outside(const Entries& entries, const std::vector<Range>& ranges, const Inside& inside,
+                      const Pool& pool) {
+  std::atomic<int64_t> first{INT64_MAX};
+  pool(ranges.size(), [&](int64_t i) {
+    int64_t bad = INT64_MAX;
+    for_each_slot(entries, ranges[i], [&](int64_t j) {
+      if (!inside(ranges[i].segment, entries.indices[j])) bad = std::min(bad, j);
+    });
+    for (int64_t seen = first; bad < seen && !first.compare_exchange_weak(seen, bad);) continue;
+  });
+  return first == INT64_MAX ? -1 : first.load();
+}
+
+template <class Pool>
+void apply_velocity(float* const* velocity, const float* keep, const Segments& segments,
+                    const Entries& entries, const std::vector<Range>& ranges, const Pool& pool) {
+  pool(ranges.size(), [&](int64_t i) {
+    const int64_t s = ranges[i].segment;
+    float* v = velocity[s] - segments.offsets[s];
+    const float share = keep[s];
+    for_each_slot(entries, ranges[i], [&](int64_t j) {
+      const int64_t at = entries.indices[j];
+      v[at] = kept(v[at], share, entries.values[j]);
+    });
+  });
+}
+
+template <class Pool>
+void apply_dgc(float* const* velocity, float* const* residual, const int64_t* counts,
+               const Segments& segments, const Entries& entries, const std::vector<Range>& ranges,
+               const Pool& pool) {
+  pool(ranges.size(), [&](int64_t i) {
+    const int64_t s = ranges[i].segment;
+    const bool masked = counts[s] < segments.size(s);  // sent whole: momentum is kept
+    for_each_slot(entries, ranges[i], [&](int64_t j) {
+      const int64_t at = entries.indices[j] - segments.offsets[s];
+      const float q = entries.values[j];
+      residual[s][at] = sub_rn(residual[s][at], q);
+      if (masked && q != 0.0f) velocity[s][at] = 0.0f;
+    });
+  });
+}
+
+// The segment of flat index `at`, most often the same as, or one after, that of the index before.
+inline int64_t segment_of(const Segments& segments, int64_t at, int64_t guess) {
+  if (segments.offsets[guess] <= at && at < segments.offsets[guess + 1]) return guess;
+  const int64_t* end = segments.offsets + segments.count + 1;
+  return std::upper_bound(segments.offsets, end, at) - segments.offsets - 1;
+}
+
+// The entries of a segment's slots may lie in any segment.
+template <class Pool>
+void sparse_add(float* const* x, const Segments& segments, const Entries& entries,
+                const std::vector<Range>& ranges, bool subtract, const Pool& pool) {
+  pool(ranges.size(), [&](int64_t i) {
+    int64_t s = ranges[i].segment;
+    for_each_slot(entries, ranges[i], [&](int64_t j) {
+      const int64_t at = entries.indices[j];
+      s = segment_of(segments, at, s);
+      float& target = x[s][at - segments.offsets[s]];
+      target = added(target, subtract ? -entries.values[j] : entries.values[j]);
+    });
+  });
+}
+
+// values: [N]
+template <class Pool>
+void dense_add(float* const* x, const Segments& segments, const float* values, bool subtract,
+               const Pool& pool) {
+  const auto ranges = all_ranges(segments);
+  pool(ranges.size(), [&](int64_t i) {
+    const auto [s, begin, end] = ranges[i];
+    float* to = x[s] + begin;
+    const float* from = values + segments.offsets[s] + begin;
+    if (subtract) {
+      for (int64_t j = 0; j < end - begin; ++j) to[j] = added(to[j], -from[j]);
+    } else {
+      for (int64_t j = 0; j < end - begin; ++j) to[j] = added(to[j], from[j]);
+    }
+  });
+}
+
+}  // namespace dgs::cpu

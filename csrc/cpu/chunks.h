@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+// How the elements of a model become tasks of about equal size. Free of torch.
+//
+// A pool is any callable: pool(n, body) calls body(i) once for each i in [0, n), on any of its threads, in
+// any order, and returns when all are done. No result here depends on the number of threads or on the order.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include "common/segments.h"
+
+namespace dgs::cpu {
+
+constexpr int64_t kBlock = 1024;     // values worked on at a time: they stay in the first-level cache
+constexpr int64_t kChunk = 1 << 16;  // values of one task
+
+// A range of one segment, relative to its beginning.
+struct Range {
+  int64_t segment;
+  int64_t begin;
+  int64_t end;
+};
+
+// The ranges of at most kChunk that cover segment s with its `size` elements, appended to `ranges`.
+inline void append_ranges(std::vector<Range>& ranges, int64_t s, int64_t size) {
+  for (int64_t begin = 0; begin < size; begin += kChunk) {
+    ranges.push_back({s, begin, std::min(begin + kChunk, size)});
+  }
+}
+
+inline std::vector<Range> all_ranges(const Segments& segments) {
+  std::vector<Range> ranges;
+  ranges.reserve(segments.count + segments.numel() / kChunk);
+  for (int64_t s = 0; s < segments.count; ++s) append_ranges(ranges, s, segments.size(s));
+  return ranges;
+}
+
+// Calls visit(begin, n) for consecutive blocks of at most kBlock.
+template <class Visit>
+void for_each_block(const Range& range, const Visit& visit) {
+  for (int64_t begin = range.begin; begin < range.end; begin += kBlock) {
+    visit(begin, std::min(kBlock, range.end - begin));
+  }
+}
+
+}  // namespace dgs::cpu

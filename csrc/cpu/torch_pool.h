@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: Apache-2.0
+// torch's own threads as a pool (chunks.h): torch.set_num_threads decides how many.
+#pragma once
+
+#include <torch/csrc/stable/ops.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+
+namespace dgs::cpu {
+
+struct TorchPool {
+  template <class Body>
+  void operator()(int64_t n, const Body& body) const {
+    const int64_t threads = std::min<int64_t>(n, torch::stable::get_num_threads());
+    if (threads <= 1) {
+      for (int64_t i = 0; i < n; ++i) body(i);
+      return;
+    }
+    // Each thread takes the next task when it is done with one: on shared cores equal shares are not equal
+    // times.
+    std::atomic<int64_t> next{0};
+    torch::stable::parallel_for(0, threads, 1, [&](int64_t begin, int64_t end) {
+      for (; begin < end; ++begin) {
+        for (int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < n;) body(i);
+      }
+    });
+  }
+};
+
+}  // namespace dgs::cpu
