@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The op library `dgs`, typed: one function per op of csrc/ops.cpp, for CPU and CUDA tensors.
+
+A model-sized operand (`x`, `grads`, `velocity`, ...) is a sequence of contiguous tensors: either one flat tensor
+[N], or S tensors, one per segment, in layout order. Layout and rates are on the CPU whatever the device: `offsets`
+int64 [S+1], `counts` int64 [S] (k per segment), `lr`, `weight_decay`, `momentum`, `keep` float32 [S]. What an op
+computes is defined by its twin of the same name in dgs_ext/reference.py, bit for bit.
+
+Every op raises RuntimeError when an operand has a wrong shape, dtype, device, layout or range, or shares memory
+with one that is written; the message names op, argument, rule and value, and nothing has been written. CUDA tensors
+on a build without CUDA raise dgs_ext.errors.BuildError.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain
+
+import torch
+from torch import Tensor
+
+import dgs_ext  # noqa: F401  registers torch.ops.dgs
+from dgs_ext.selection import Selection
+
+__all__ = [
+    "Selection",
+    "apply_dgc_",
+    "apply_velocity_",
+    "dense_add_",
+    "quantize_",
+    "select",
+    "select_difference",
+    "select_sampled",
+    "sparse_add_",
+    "step_dense",
+    "step_dgc",
+    "step_velocity",
+]
+
+_ops = torch.ops.dgs
+
+
+def _written(*operands: Sequence[Tensor]) -> None:
+    """Tell autograd that these changed in place, as torch's own in-place ops do (`Tensor._version`)."""
+    torch.autograd.graph.increment_version(chain.from_iterable(operands))
+
+
+def select(x: Sequence[Tensor], offsets: Tensor, counts: Tensor, out: Selection) -> None:
+    """Select the counts[s] largest magnitudes of each segment of `x`: ties lowest first, zeros never.
+
+    x: float32, N elements; out: room for counts[s] entries of segment s
+    """
+    _ops.select(x, offsets, counts, out.starts, out.indices, out.values, out.nnz)
+    _written((out.indices, out.values, out.nnz))
+
+
+def select_difference(
+    x: Sequence[Tensor], y: Sequence[Tensor], offsets: Tensor, counts: Tensor, out: Selection
+) -> None:
+    """Select the counts[s] largest magnitudes of each segment of x - y: what a pull sends.
+
+    x, y: float32, N elements; out: room for counts[s] entries of segment s
+    """
+    _ops.select_difference(x, y, offsets, counts, out.starts, out.indices, out.values, out.nnz)
+    _written((out.indices, out.values, out.nnz))
+
+
+def select_sampled(x: Sequence[Tensor], offsets: Tensor, counts: Tensor, out: Selection) -> None:
+    """Select what reaches a threshold sampled from each segment: about counts[s] entries, at most its slots.
+
+    x: float32, N elements; out: any room; when more entries reach the threshold, the first ones are taken
+    """
+    _ops.select_sampled(x, offsets, counts, out.starts, out.indices, out.values, out.nnz)
+    _written((out.indices, out.values, out.nnz))
+
+
+def step_velocity(
+    grads: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    velocity: Sequence[Tensor],
+    velocity_out: Sequence[Tensor],
+    lr: Tensor,
+    weight_decay: Tensor,
+    offsets: Tensor,
+    counts: Tensor,
+    out: Selection,
+) -> None:
+    """Write u = v + lr·(∇ + λw) and select the counts[s] largest of u: the step of `dgs` and `gd`.
+
+    grads: float32, float16 or bfloat16, N elements; an empty tensor in a list: no gradient, u = v there
+    weights, velocity, velocity_out: float32, N elements
+    out: room for counts[s] entries of segment s; nnz[s] = -1: u is not finite, velocity_out is scratch
+    """
+    _ops.step_velocity(
+        grads, weights, velocity, velocity_out, lr, weight_decay, offsets, counts,
+        out.starts, out.indices, out.values, out.nnz,
+    )  # fmt: skip
+    _written(velocity_out, (out.indices, out.values, out.nnz))
+
+
+def step_dgc(
+    grads: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    velocity: Sequence[Tensor],
+    residual: Sequence[Tensor],
+    velocity_out: Sequence[Tensor],
+    residual_out: Sequence[Tensor],
+    lr: Tensor,
+    weight_decay: Tensor,
+    momentum: Tensor,
+    offsets: Tensor,
+    counts: Tensor,
+    out: Selection,
+    *,
+    grad_scale: float = 1.0,
+    nesterov: bool = False,
+) -> None:
+    """Write u = m·u + g and r + lr·u, g = scale·∇ + λw, and select the largest of r: the step of `dgc`.
+
+    grads: float32, float16 or bfloat16, N elements; an empty tensor in a list: no gradient, u, r stay there
+    weights, velocity, residual, velocity_out, residual_out: float32, N elements
+    grad_scale: what clipping leaves of the gradient, taken as float32
+    out: room for counts[s] entries of segment s; nnz[s] = -1: u or r is not finite, the *_out are scratch
+    """
+    _ops.step_dgc(
+        grads, weights, velocity, residual, velocity_out, residual_out, lr, weight_decay, momentum,
+        grad_scale, nesterov, offsets, counts, out.starts, out.indices, out.values, out.nnz,
+    )  # fmt: skip
+    _written(velocity_out, residual_out, (out.indices, out.values, out.nnz))
+
+
+def step_dense(
+    grads: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    out: Sequence[Tensor],
+    lr: Tensor,
+    weight_decay: Tensor,
+    offsets: Tensor,
+    nnz: Tensor,
+) -> None:
+    """Write q = lr·(∇ + λw): the step of `asgd`.
+
+    grads: float32, float16 or bfloat16, N elements; an empty tensor in a list: no gradient, q = 0 there
+    weights, out: float32, N elements
+    nnz: int64 [S] on the op's device: the segment's size, or -1 when a q is not finite
+    """
+    _ops.step_dense(grads, weights, out, lr, weight_decay, offsets, nnz)
+    _written(out, (nnz,))
+
+
+def quantize_(values: Tensor, codec: int) -> None:
+    """Round `values` float32 [K] to what the codec can say: 1 float32, 2 float16, 3 bfloat16.
+
+    To nearest even, saturated at the largest finite number; below 2^-126 in magnitude becomes +0.
+    """
+    _ops.quantize_(values, codec)
+    _written((values,))
+
+
+def apply_velocity_(velocity: Sequence[Tensor], keep: Tensor, offsets: Tensor, sent: Selection) -> None:
+    """Take what was sent out of the velocity: v -= keep·q on q's indices, keep = 1 - m.
+
+    velocity: float32, N elements; keep: float32 [S]; sent: the entries of segment s lie in segment s
+
+    Raises IndexError when an index lies outside its segment, and nothing is changed (CPU only).
+    """
+    _ops.apply_velocity_(velocity, keep, offsets, sent.indices, sent.values, sent.starts, sent.nnz)
+    _written(velocity)
+
+
+def apply_dgc_(
+    velocity: Sequence[Tensor], residual: Sequence[Tensor], offsets: Tensor, counts: Tensor, sent: Selection
+) -> None:
+    """Take what was sent out of the residual, r -= q, and mask its momentum, u = 0 where q is not 0.
+
+    Segments sent whole (counts[s] is their size) keep their momentum.
+
+    velocity, residual: float32, N elements; sent: the entries of segment s lie in segment s
+
+    Raises IndexError when an index lies outside its segment, and nothing is changed (CPU only).
+    """
+    _ops.apply_dgc_(velocity, residual, offsets, counts, sent.indices, sent.values, sent.starts, sent.nnz)
+    _written(velocity, residual)
+
+
+def sparse_add_(x: Sequence[Tensor], offsets: Tensor, sent: Selection, *, subtract: bool = False) -> None:
+    """Add `sent` to `x`, or subtract it: parameters, mirrors and the server's θ. Below 2^-126 becomes +0.
+
+    x: float32, N elements; sent: flat indices, each at most once, anywhere in the model
+
+    Raises IndexError when an index lies outside [0, N), and nothing is changed; CUDA drops such entries instead.
+    """
+    _ops.sparse_add_(x, offsets, sent.indices, sent.values, sent.starts, sent.nnz, subtract)
+    _written(x)
+
+
+def dense_add_(x: Sequence[Tensor], offsets: Tensor, values: Tensor, *, subtract: bool = False) -> None:
+    """Add `values` float32 [N] to `x`, or subtract them. Results below 2^-126 in magnitude become +0.
+
+    x: float32, N elements
+    """
+    _ops.dense_add_(x, offsets, values, subtract)
+    _written(x)
+
+
+def _fake(*operands: object) -> None:
+    """Every op only writes to its operands, so that under fake tensors there is nothing to make."""
+
+
+for _name in __all__:
+    if _name != "Selection":
+        torch.library.register_fake(f"dgs::{_name}", _fake)
