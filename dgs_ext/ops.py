@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The op library `dgs`, typed: one function per op of csrc/ops.cpp, for CPU and CUDA tensors.
 
-A model-sized operand (`x`, `grads`, `velocity`, ...) is a sequence of contiguous tensors: either one flat tensor
-[N], or S tensors, one per segment, in layout order. Layout and rates are on the CPU whatever the device: `offsets`
-int64 [S+1], `counts` int64 [S] (k per segment), `lr`, `weight_decay`, `momentum`, `keep` float32 [S]. What an op
-computes is defined by its twin of the same name in dgs_ext/reference.py, bit for bit.
+A model-sized operand (`x`, `grads`, `velocity`, ...) is a sequence of contiguous tensors: either one flat
+tensor [N], or S tensors, one per segment, in layout order. Layout and rates are on the CPU whatever the
+device: `offsets` int64 [S+1], `counts` int64 [S] (k per segment), `lr`, `weight_decay`, `momentum`, `keep`
+float32 [S]. What an op computes is defined by its twin of the same name in dgs_ext/reference.py, bit for
+bit.
 
-Every op raises RuntimeError when an operand has a wrong shape, dtype, device, layout or range, or shares memory
-with one that is written; the message names op, argument, rule and value, and nothing has been written. CUDA tensors
-on a build without CUDA raise dgs_ext.errors.BuildError.
+Every op raises RuntimeError when an operand has a wrong shape, dtype, device, layout or range, or shares
+memory with one that is written; the message names op, argument, rule and value, and nothing has been
+written. CUDA tensors on a build without CUDA raise dgs_ext.errors.BuildError.
 """
 
 from __future__ import annotations
@@ -162,7 +163,7 @@ def apply_velocity_(velocity: Sequence[Tensor], keep: Tensor, offsets: Tensor, s
 
     velocity: float32, N elements; keep: float32 [S]; sent: the entries of segment s lie in segment s
 
-    Raises IndexError when an index lies outside its segment, and nothing is changed (CPU only).
+    Raises IndexError when an index lies outside its segment, and changes nothing (CPU only).
     """
     _ops.apply_velocity_(velocity, keep, offsets, sent.indices, sent.values, sent.starts, sent.nnz)
     _written(velocity)
@@ -177,7 +178,7 @@ def apply_dgc_(
 
     velocity, residual: float32, N elements; sent: the entries of segment s lie in segment s
 
-    Raises IndexError when an index lies outside its segment, and nothing is changed (CPU only).
+    Raises IndexError when an index lies outside its segment, and changes nothing (CPU only).
     """
     _ops.apply_dgc_(velocity, residual, offsets, counts, sent.indices, sent.values, sent.starts, sent.nnz)
     _written(velocity, residual)
@@ -188,7 +189,7 @@ def sparse_add_(x: Sequence[Tensor], offsets: Tensor, sent: Selection, *, subtra
 
     x: float32, N elements; sent: flat indices, each at most once, anywhere in the model
 
-    Raises IndexError when an index lies outside [0, N), and nothing is changed; CUDA drops such entries instead.
+    Raises IndexError when an index lies outside [0, N), and changes nothing; CUDA drops such entries.
     """
     _ops.sparse_add_(x, offsets, sent.indices, sent.values, sent.starts, sent.nnz, subtract)
     _written(x)
