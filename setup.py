@@ -21,7 +21,7 @@ else:
 
 
 class Build(build):
-    """setuptools' build, from an empty staging folder: it would pack files that have since left the sources."""
+    """setuptools' build, from an empty staging folder: an old one holds files that have left the sources."""
 
     def run(self) -> None:
         """Empty the staging folder (objects lie elsewhere and are kept), then build."""

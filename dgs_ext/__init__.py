@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The compiled part of dgs: ops on torch tensors (CPU, CUDA) and the message packer.
 
-Importing registers the ops as `torch.ops.dgs.*`. Where the CUDA ones cannot be used, `cuda_problem` says why, and
-so does the BuildError that a call with CUDA tensors raises. `python -m dgs_ext` prints what was built.
+Importing registers the ops as `torch.ops.dgs.*`. Where the CUDA ones cannot be used, `cuda_problem` says why,
+and so does the BuildError that a call with CUDA tensors raises. `python -m dgs_ext` prints what was built.
 """
 
 from pathlib import Path

@@ -43,23 +43,22 @@ def load_cpu(folder: Path, info: BuildInfo) -> None:
     """
     if _release(torch.__version__) < _release(info.oldest_torch):
         raise BuildError(
-            f"dgs {info.version} was built with torch {info.torch} and needs torch {info.oldest_torch} or newer, but"
-            f" torch {torch.__version__} is running; run: pip install --upgrade 'torch>={info.oldest_torch}'"
+            f"dgs {info.version}, built with torch {info.torch}, needs torch {info.oldest_torch} or newer,"
+            f" and this is torch {torch.__version__}; run: pip install --upgrade 'torch>={info.oldest_torch}'"
         )
     path = find("_cpu", folder)
     try:
         torch.ops.load_library(path)
     except OSError as error:
         # Not chained: the linker's words ("undefined symbol: ...") help nobody. They are in the debug log.
-        log.debug("loading %s failed: %s", path, error)
-        raise BuildError(_mismatch("dgs", info, str(error))) from None
+        raise BuildError(_mismatch("dgs", info, error)) from None
 
 
 def load_cuda(folder: Path, info: BuildInfo) -> str | None:
     """Register the CUDA kernels; return None, or the sentence that says why CUDA tensors cannot be used.
 
-    Where they cannot, every op of dgs is given a CUDA kernel that raises BuildError with that sentence: importing
-    works without CUDA, and the call says what is missing.
+    Where they cannot, every op of dgs is given a CUDA kernel that raises BuildError with that sentence:
+    importing works without CUDA, and the call says what is missing.
     """
     problem = _try_cuda(folder, info)
     if problem is not None:
@@ -71,32 +70,33 @@ def _try_cuda(folder: Path, info: BuildInfo) -> str | None:
     running = torch.version.cuda
     if info.cuda is None:
         return (
-            f"dgs {info.version} was built without CUDA ({info.cuda_reason}); to build it with CUDA, in the dgs source"
-            " folder run: DGS_CUDA=1 pip install --no-build-isolation --no-deps --force-reinstall ."
+            f"dgs {info.version} was built without CUDA ({info.cuda_reason}); to build it with CUDA,"
+            f" {REBUILD.replace('pip', 'DGS_CUDA=1 pip')}"
         )
     if running is None:
-        return f"dgs was built for CUDA {info.cuda}, and torch {torch.__version__} here is a build without CUDA"
+        return f"dgs was built for CUDA {info.cuda}, and torch {torch.__version__} is a build without CUDA"
     if running.partition(".")[0] != info.cuda.partition(".")[0]:
         return (
-            f"dgs was built with CUDA {info.cuda} (torch {info.torch}), and torch {torch.__version__} here uses CUDA"
-            f" {running}: the major versions must be equal; {REBUILD}"
+            f"dgs was built with CUDA {info.cuda} (torch {info.torch}), and torch {torch.__version__} uses"
+            f" CUDA {running}: the major versions must be equal; {REBUILD}"
         )
     try:
         torch.ops.load_library(find("_cuda", folder))
     except BuildError as error:
         return str(error)
     except OSError as error:
-        log.debug("loading _cuda failed: %s", error)
-        return _mismatch("the CUDA module of dgs", info, str(error))
+        return _mismatch("the CUDA module of dgs", info, error)
     return None
 
 
-def _mismatch(what: str, info: BuildInfo, reason: str) -> str:
-    """Put a failed load in one sentence: both versions, the linker's reason where it means something, the cure."""
+def _mismatch(what: str, info: BuildInfo, error: OSError) -> str:
+    """Put a failed load in one sentence: both versions, the linker's reason if it has one, the cure."""
+    reason = str(error.__cause__ or error)  # torch wraps it in "Could not load this library"
+    log.debug("loading %s failed: %s", what, reason)
     because = "" if "symbol" in reason else f" ({reason})"
     return (
-        f"{what} {info.version} was built with torch {info.torch} on {info.machine} and cannot be loaded by torch"
-        f" {torch.__version__}{because}; {REBUILD}"
+        f"{what} {info.version} was built with torch {info.torch} on {info.machine} and cannot be loaded by"
+        f" torch {torch.__version__}{because}; {REBUILD}"
     )
 
 

@@ -15,7 +15,7 @@ REBUILD = "in the dgs source folder run: pip install --no-build-isolation --no-d
 
 @dataclass(frozen=True, slots=True)
 class BuildInfo:
-    """One build: versions as text, `cuda` the toolkit's version or None, `architectures` as in TORCH_CUDA_ARCH_LIST."""
+    """One build; `cuda` is the toolkit's version or None, `architectures` as in TORCH_CUDA_ARCH_LIST."""
 
     version: str
     python: str
@@ -37,7 +37,8 @@ def read(folder: Path) -> BuildInfo:
     path = folder / RECORD
     if not path.exists():
         raise BuildError(
-            f"the compiled modules of dgs_ext are not in {folder}: this is the source folder, not an installed or"
-            f" built package. To build here run: python setup.py build_ext --inplace; to install, {REBUILD}"
+            f"{folder} holds no compiled modules: it is a source folder that was not built. To build in it"
+            " run, one folder above: pip install --no-build-isolation -e . (where dgs is installed elsewhere"
+            " in this environment, this folder hides it: run python -P, or from another folder)"
         )
     return BuildInfo(**json.loads(path.read_text(encoding="utf-8")))

@@ -33,12 +33,12 @@ def get_requires_for_build_sdist(config_settings: Settings = None) -> list[str]:
 
 def prepare_metadata_for_build_wheel(metadata_directory: str, config_settings: Settings = None) -> str:
     """Write the metadata; no torch needed."""
-    return build_meta.prepare_metadata_for_build_wheel(metadata_directory, config_settings)
+    return str(build_meta.prepare_metadata_for_build_wheel(metadata_directory, config_settings))
 
 
 def prepare_metadata_for_build_editable(metadata_directory: str, config_settings: Settings = None) -> str:
     """Write the metadata; no torch needed."""
-    return build_meta.prepare_metadata_for_build_editable(metadata_directory, config_settings)
+    return str(build_meta.prepare_metadata_for_build_editable(metadata_directory, config_settings))
 
 
 def build_wheel(
@@ -46,7 +46,7 @@ def build_wheel(
 ) -> str:
     """Compile and pack a wheel."""
     with outer_torch.visible():
-        return build_meta.build_wheel(wheel_directory, config_settings, metadata_directory)
+        return str(build_meta.build_wheel(wheel_directory, config_settings, metadata_directory))
 
 
 def build_editable(
@@ -54,9 +54,9 @@ def build_editable(
 ) -> str:
     """Compile in place and pack the wheel that points here."""
     with outer_torch.visible():
-        return build_meta.build_editable(wheel_directory, config_settings, metadata_directory)
+        return str(build_meta.build_editable(wheel_directory, config_settings, metadata_directory))
 
 
 def build_sdist(sdist_directory: str, config_settings: Settings = None) -> str:
     """Pack the sources."""
-    return build_meta.build_sdist(sdist_directory, config_settings)
+    return str(build_meta.build_sdist(sdist_directory, config_settings))

@@ -34,7 +34,7 @@ def _compiler_version() -> str:
     return run.stdout.partition("\n")[0].strip() or compiler
 
 
-class BuildExt(cpp_extension.BuildExtension):  # type: ignore[misc]  # torch publishes it untyped
+class BuildExt(cpp_extension.BuildExtension):
     """torch's BuildExtension for this repository's three modules."""
 
     def finalize_options(self) -> None:
@@ -63,8 +63,9 @@ class BuildExt(cpp_extension.BuildExtension):  # type: ignore[misc]  # torch pub
 
     def run(self) -> None:
         """Compile, and leave build_info.json beside the modules."""
-        built_with = f"CUDA for {self.architectures} ({self.architectures_from})" if self.architectures else "CPU only"
-        self.announce(f"dgs: {built_with}: {self.choice.reason}", level=4)
+        on = self.architectures
+        gpus = f"CUDA for {on} ({self.architectures_from})" if on else "CPU only"
+        self.announce(f"dgs: {gpus}: {self.choice.reason}", level=4)
         super().run()
         record = json.dumps(self._record(), indent=2) + "\n"
         targets = [Path(self.build_lib, PACKAGE)] + [modules.ROOT / PACKAGE] * bool(self.inplace)
@@ -82,7 +83,7 @@ class BuildExt(cpp_extension.BuildExtension):  # type: ignore[misc]  # torch pub
             self.build_temp = shared
 
     def _remove_stale(self, folder: Path) -> None:
-        """Remove modules of an earlier build that this one did not make: a CPU build must not ship an old _cuda."""
+        """Remove an earlier build's modules: a CPU build must not ship the _cuda that lay there."""
         current = {Path(self.get_ext_filename(ext.name)).name for ext in self.extensions}
         for path in folder.glob("*.so"):
             own = re.match(r"(_cpu|_cuda|_wire)\.(abi3|cpython-\d+)", path.name)
@@ -106,4 +107,5 @@ class BuildExt(cpp_extension.BuildExtension):  # type: ignore[misc]  # torch pub
 
     def get_outputs(self) -> list[str]:
         """List the record with the modules, so that installers know of it."""
-        return [*super().get_outputs(), *([] if self.inplace else [str(Path(self.build_lib, PACKAGE, RECORD))])]
+        record = [] if self.inplace else [str(Path(self.build_lib, PACKAGE, RECORD))]
+        return [*super().get_outputs(), *record]

@@ -13,8 +13,14 @@ from .torch_version import TORCH_TARGET_VERSION
 
 ROOT = Path(__file__).resolve().parents[2]
 CXX_FLAGS = ("-O3", "-g0", "-std=c++20", "-ffp-contract=off", "-fvisibility=hidden")
-# nvcc contracts a*b+c into one rounding unless told not to; CPU, CUDA and the plain-torch twins must agree bit for bit.
-NVCC_FLAGS = ("-O3", "-std=c++20", "--fmad=false", "-DUSE_CUDA", "-Xcompiler=-ffp-contract=off,-fvisibility=hidden")
+# nvcc contracts a*b+c into one rounding unless told not to; CPU, CUDA and the twins must agree bit for bit.
+NVCC_FLAGS = (
+    "-O3",
+    "-std=c++20",
+    "--fmad=false",
+    "-DUSE_CUDA",
+    "-Xcompiler=-ffp-contract=off,-fvisibility=hidden",
+)
 STABLE_ABI = (f"-DTORCH_TARGET_VERSION={TORCH_TARGET_VERSION}",)
 
 SOURCES = {
@@ -25,7 +31,7 @@ SOURCES = {
 
 
 def sources(module: str, root: Path = ROOT) -> list[str]:
-    """List `module`'s sources relative to `root`, in a fixed order, so that two builds link the same bytes."""
+    """List `module`'s sources relative to `root`, in a fixed order: two builds link the same bytes."""
     return sorted(path.relative_to(root).as_posix() for glob in SOURCES[module] for path in root.glob(glob))
 
 
@@ -36,7 +42,7 @@ def headers(root: Path = ROOT) -> list[str]:
 
 
 def plain(names: Iterable[str], root: Path = ROOT) -> list[Extension]:
-    """Return the modules without torch's flags: enough for metadata and for an sdist, where no torch is needed."""
+    """Return the modules without torch's flags: enough for metadata and an sdist, which need no torch."""
     return [Extension(f"dgs_ext.{name}", sources(name, root), language="c++") for name in names]
 
 
@@ -57,7 +63,7 @@ def with_torch(cuda: bool, root: Path = ROOT) -> list[Extension]:
         gpu = options("_cuda", (*STABLE_ABI, "-DUSE_CUDA"))
         gpu["extra_compile_args"]["nvcc"] = [*NVCC_FLAGS, *STABLE_ABI]
         built.append(CUDAExtension(**gpu, py_limited_api=True))
-    # The packer knows no torch: of torch's include folders it needs the pybind11 that lies in them, and links nothing.
+    # The packer knows no torch: it takes the pybind11 that lies in torch's include folder, and links nothing.
     wire = options("_wire")
     wire["include_dirs"] = [str(root / "csrc"), *include_paths()]
     built.append(Extension(**wire, language="c++"))

@@ -13,6 +13,6 @@ class BuildExt(build_ext.build_ext):
     def run(self) -> None:
         """Say that torch is needed, and the two ways to have it."""
         raise BuildConfigError(
-            "compiling dgs needs torch, and none can be imported here. Either install it first (pip install"
-            f" '{REQUIREMENT}' setuptools ninja) and keep --no-build-isolation, or leave --no-build-isolation away"
+            "compiling dgs needs torch, and none can be imported here. Either install it first, with: pip"
+            f" install '{REQUIREMENT}' setuptools ninja, or leave --no-build-isolation away"
         )

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Decide whether the CUDA module is compiled, with which toolkit, and for which architectures.
 
-Everything here is a plain function of its arguments (environment, folders, versions), so that the decisions are
-tested without a compiler, a GPU or torch.
+Everything here is a plain function of its arguments (environment, folders, versions), so that the decisions
+are tested without a compiler, a GPU or torch.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-# What is compiled when nothing else is said and no GPU is present: T4, A100, A10/RTX 30 (RTX 40 and L4 run it too),
+# What is compiled when nothing else is said and no GPU is present: T4, A100, RTX 30 (RTX 40 and L4 run it),
 # H100, B200, RTX 50. Newer GPUs compile the last one's PTX when the module is loaded.
 DEFAULT_ARCHITECTURES = ("7.5", "8.0", "8.6", "9.0", "10.0", "12.0")
 
-# A folder is a toolkit when it has all of these. An `nvcc` on the PATH is often a wrapper script in /usr/local/bin:
+# A folder is a toolkit when it has all of these. An `nvcc` on the PATH is often a wrapper in /usr/local/bin:
 # taking its parent for the toolkit compiles, and then fails to link.
 TOOLKIT_PARTS = (
     ("bin/nvcc",),
@@ -50,7 +50,7 @@ class CudaChoice:
 def candidates(env: Mapping[str, str], nvcc_on_path: str | None) -> Iterator[tuple[str, Path]]:
     """Yield (where it was named, folder) in the order in which toolkits are looked for.
 
-    A folder named by CUDA_HOME or CUDA_PATH is the only one looked at: silently taking another would hide a typo.
+    A folder that CUDA_HOME or CUDA_PATH names is the only one looked at: taking another would hide a typo.
     """
     for name in ("CUDA_HOME", "CUDA_PATH"):
         if env.get(name):
@@ -69,9 +69,15 @@ def missing_part(home: Path) -> str | None:
     return None
 
 
+def _nvcc(home: Path, *arguments: str) -> str:
+    """Return what `home`'s nvcc prints."""
+    command = [str(home / "bin/nvcc"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
 def nvcc_version(home: Path) -> str:
     """Ask `home`'s nvcc for the release it is of, such as "13.0"."""
-    text = subprocess.run([str(home / "bin/nvcc"), "--version"], capture_output=True, text=True, check=True).stdout
+    text = _nvcc(home, "--version")
     match = re.search(r"release (\d+\.\d+)", text)
     if match is None:
         raise BuildConfigError(f"{home}/bin/nvcc --version names no release; it printed: {text.strip()!r}")
@@ -122,24 +128,21 @@ def _refusal(toolkit: Toolkit | None, found: str, torch_version: str, torch_cuda
     """Say why CUDA cannot be built, or return None when it can."""
     if torch_cuda is None:
         return f"torch {torch_version} is a build without CUDA; install a CUDA build of torch first"
+    major = torch_cuda.partition(".")[0]
+    torch_is = f"torch {torch_version} was built with CUDA {torch_cuda}"
     if toolkit is None:
+        return f"{found}. Install CUDA {major}.x ({torch_is}) or set CUDA_HOME to it"
+    if toolkit.version.partition(".")[0] != major:
         return (
-            f"{found}. Install CUDA {torch_cuda.partition('.')[0]}.x (torch {torch_version} was built with CUDA"
-            f" {torch_cuda}) or set CUDA_HOME to it"
-        )
-    if toolkit.version.partition(".")[0] != torch_cuda.partition(".")[0]:
-        return (
-            f"the CUDA toolkit in {toolkit.home} is {toolkit.version} and torch {torch_version} was built with CUDA"
-            f" {torch_cuda}: the major versions must be equal. Set CUDA_HOME to a CUDA"
-            f" {torch_cuda.partition('.')[0]}.x toolkit"
+            f"the CUDA toolkit in {toolkit.home} is {toolkit.version} and {torch_is}: the major versions must"
+            f" be equal. Set CUDA_HOME to a CUDA {major}.x toolkit"
         )
     return None
 
 
 def supported_by(home: Path) -> tuple[str, ...]:
     """List the architectures that `home`'s nvcc compiles for, as "8.6", oldest first."""
-    run = subprocess.run([str(home / "bin/nvcc"), "--list-gpu-code"], capture_output=True, text=True, check=True)
-    numbers = sorted({int(number) for number in re.findall(r"sm_(\d+)\b", run.stdout)})
+    numbers = sorted({int(number) for number in re.findall(r"sm_(\d+)\b", _nvcc(home, "--list-gpu-code"))})
     return tuple(f"{number // 10}.{number % 10}" for number in numbers)
 
 
@@ -148,8 +151,8 @@ def choose_architectures(
 ) -> tuple[str, str]:
     """Return (list in TORCH_CUDA_ARCH_LIST's form, where it comes from).
 
-    `present` are the compute capabilities of the GPUs in this machine, `supported` what nvcc knows, oldest first.
-    A GPU newer than nvcc gets the newest architecture's PTX, which its driver compiles when the module is loaded.
+    `present` are the compute capabilities of the GPUs in this machine, `supported` what nvcc knows, oldest
+    first. A GPU newer than nvcc gets the newest architecture's PTX, which its driver compiles when loaded.
     """
     if env.get("TORCH_CUDA_ARCH_LIST"):
         return env["TORCH_CUDA_ARCH_LIST"], "TORCH_CUDA_ARCH_LIST"

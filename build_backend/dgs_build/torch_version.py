@@ -7,8 +7,8 @@ import re
 
 OLDEST_TORCH = (2, 10)
 REQUIREMENT = "torch>={}.{}".format(*OLDEST_TORCH)
-# TORCH_TARGET_VERSION: major and minor in the two top bytes. The headers then offer nothing newer than this, so
-# that one binary works with this torch and every later one.
+# Major and minor in the two top bytes. torch's headers then offer nothing newer than this, so that one binary
+# works with this torch and every later one.
 TORCH_TARGET_VERSION = "0x{:02x}{:02x}000000000000".format(*OLDEST_TORCH)
 
 

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+# `make` lists the targets. Each does all its own set-up, in .venv and build/, and reuses it the second time.
+
+PYTHON ?= python3
+VENV ?= .venv
+DGS_CUDA ?= auto
+export DGS_CUDA
+
+bin := $(abspath $(VENV))/bin
+# ninja and cmake come from the environment too.
+export PATH := $(bin):$(PATH)
+stamp := $(VENV)/.stamp
+BACKEND := setup.py pyproject.toml requirements.txt $(wildcard build_backend/dgs_build/*.py)
+SOURCES := $(wildcard csrc/*.cpp csrc/*/*.cpp csrc/*/*.cu csrc/*/*.h csrc/*/*.cuh)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build demo test test-cpp test-long lint clean distclean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo "  variables: PYTHON=python3.12 (3.11 to 3.14), DGS_CUDA=auto|1|0, MODE=... WORKERS=... for the demo"
+
+$(stamp)-python:
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; ok = (3, 11) <= v <= (3, 14); ok or sys.exit( \
+	  f"dgs needs Python 3.11 to 3.14, and $(PYTHON) is {v[0]}.{v[1]}; name another: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+# torch goes first and alone: the build of dgs then uses it instead of downloading a second one.
+$(stamp)-torch: $(stamp)-python
+	@echo "== installing torch (about 2.5 GB on Linux) into $(VENV)"
+	$(bin)/python -m pip install 'torch>=2.10' numpy 'setuptools>=77' ninja
+	@touch $@
+
+$(stamp)-installed: $(stamp)-torch $(BACKEND)
+	@echo "== compiling and installing dgs, in place, with what demo and tests import"
+	$(bin)/python -m pip install --no-build-isolation -e '.[demo,examples,test]'
+	@touch $@
+
+setup: $(stamp)-installed ## .venv with everything in it
+
+# The record of the build is its stamp. ninja compiles only what has changed.
+dgs_ext/build_info.json: $(stamp)-installed $(SOURCES)
+	@echo "== compiling what has changed"
+	$(bin)/python setup.py -q build_ext --inplace
+
+build: dgs_ext/build_info.json ## compile what has changed
+
+demo: build ## train on digits across processes, for every method; MODE, WORKERS, ... choose
+	$(bin)/python example/demo.py $(demo_flags)
+
+test-cpp: $(stamp)-installed
+	@echo "== C++ tests (ctest)"
+	cmake -S . -B build/ctest -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo
+	cmake --build build/ctest
+	ctest --test-dir build/ctest --output-on-failure
+
+test: build test-cpp ## ctest and pytest; says what was skipped and why
+	@echo "== Python tests (pytest)"
+	$(bin)/pytest $(PYTEST)
+
+test-long: build test-cpp ## the same with the tests that take minutes each
+	$(bin)/pytest -m '' --timeout 1800 $(PYTEST)
+
+$(stamp)-lint: $(stamp)-installed
+	$(bin)/python -m pip install -e '.[lint]' --no-build-isolation
+	@touch $@
+
+lint: $(stamp)-lint ## ruff, mypy --strict, clang-format
+	$(bin)/ruff check .
+	$(bin)/mypy
+	git ls-files '*.cpp' '*.h' '*.cu' '*.cuh' | xargs $(bin)/clang-format --dry-run --Werror
+
+clean: ## remove what was built; .venv stays
+	rm -rf build dist dgs.egg-info python/dgs.egg-info
+	rm -f dgs_ext/*.so dgs_ext/build_info.json
+
+distclean: clean ## remove .venv and caches as well
+	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every test may ask for, and a closing summary that says what did not run."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+
+def promised(variable: str) -> bool:
+    """Say whether the environment promises a resource: its absence is then a failure, not a skip."""
+    return os.environ.get(variable, "") not in ("", "0")
+
+
+def _missing(what: str, promise: str) -> None:
+    if promised(promise):
+        pytest.fail(f"{what}, though {promise} promises it", pytrace=False)
+    pytest.skip(f"{what} ({promise} is not set either)")
+
+
+@pytest.fixture(scope="session")
+def test_data() -> Path:
+    """Return the folder of real data; skip where DGS_TEST_DATA is unset, fail where it names no folder."""
+    named = os.environ.get("DGS_TEST_DATA")
+    if not named:
+        pytest.skip("needs real data: DGS_TEST_DATA names no folder (.ci/run makes one)")
+    folder = Path(named)
+    if not folder.is_dir():
+        pytest.fail(f"DGS_TEST_DATA names {folder}, which is no folder", pytrace=False)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def cifar10(test_data: Path) -> Path:
+    """Return the folder that holds `cifar-10-batches-bin`."""
+    if not (test_data / "cifar-10-batches-bin" / "test_batch.bin").exists():
+        pytest.fail(f"DGS_TEST_DATA={test_data} holds no cifar-10-batches-bin/test_batch.bin", pytrace=False)
+    return test_data
+
+
+@pytest.fixture(scope="session")
+def cuda() -> torch.device:
+    """Return the first GPU; skip where there is none, fail where DGS_REQUIRE_CUDA=1 promises one."""
+    if not torch.cuda.is_available():
+        _missing("needs a GPU that torch can use", "DGS_REQUIRE_CUDA")
+    return torch.device("cuda", 0)
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """Return the root of the source tree."""
+    return Path(__file__).resolve().parents[1]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name the tests that were left out without a skip: pytest alone only counts them."""
+    left_out = len(terminalreporter.stats.get("deselected", []))
+    if left_out:
+        terminalreporter.write_line(f"{left_out} tests left out by marker or name; slow ones: make test-long")
