@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A block: up to 65536 increasing indices that can be decoded without any other block.
+// A block: increasing indices that can be decoded without any other block.
 #pragma once
 
 #include <cstddef>
@@ -8,13 +8,12 @@
 namespace dgs::wire {
 
 inline constexpr std::uint64_t kMaxNumel = std::uint64_t{1} << 48;
-inline constexpr std::uint64_t kMaxBlockCount = 65536;  // of rice and bitmap; a run may be longer
+inline constexpr std::uint64_t kMaxBlockCount = 65536;  // of a rice block; a run may be longer
 inline constexpr unsigned kMaxRice = 47;
 
 enum class BlockForm : std::uint8_t {
-  kRun = 0,     // consecutive indices: no stream at all
-  kRice = 1,    // gaps in Golomb-Rice code
-  kBitmap = 2,  // one bit for every index from first to last
+  kRun,   // consecutive indices: no stream at all
+  kRice,  // gaps in Golomb-Rice code; parameter 0 makes it a bitmap of what follows the first index
 };
 
 struct Block {
@@ -30,10 +29,7 @@ struct Block {
   // Sum over the gaps of (gap - 1): how many indices between first and last are absent.
   std::uint64_t skipped() const { return span - gaps(); }
   std::uint64_t low_bytes() const { return (gaps() * rice + 7) / 8; }
-  std::uint64_t stream_bytes() const {
-    if (form == BlockForm::kRun) return 0;
-    return form == BlockForm::kRice ? low_bytes() + unary_bytes : span / 8 + 1;
-  }
+  std::uint64_t stream_bytes() const { return form == BlockForm::kRun ? 0 : low_bytes() + unary_bytes; }
 };
 
 }  // namespace dgs::wire

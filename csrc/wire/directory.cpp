@@ -17,14 +17,11 @@ Status read_varint(Reader* reader, const char* field, std::uint64_t* value) {
 Status check_streams(const Block& block) {
   if (block.form == BlockForm::kRun) return {};
   if (block.count < 2 || block.count > kMaxBlockCount) {
-    return fail(Code::kBadDirectory, "block count", block.count,
-                "a rice or bitmap block has 2 to 65536 indices");
+    return fail(Code::kBadDirectory, "block count", block.count, "a rice block has 2 to 65536 indices");
   }
   if (block.skipped() == 0) {
-    return fail(Code::kNonCanonical, "block form", static_cast<std::uint64_t>(block.form),
-                "consecutive indices must be a run block");
+    return fail(Code::kNonCanonical, "block tag", block.rice + 1u, "consecutive indices must be a run block");
   }
-  if (block.form == BlockForm::kBitmap) return {};
   // The quotients add up to at most skipped >> rice, so that a lying length cannot send the decoder astray.
   const std::uint64_t most = (block.gaps() + (block.skipped() >> block.rice) + 7) / 8;
   if (block.unary_bytes < (block.gaps() + 7) / 8 || block.unary_bytes > most) {
@@ -38,18 +35,19 @@ Status check_streams(const Block& block) {
 }  // namespace
 
 std::size_t entry_bytes(const Block& block, std::uint64_t next) {
-  std::size_t bytes = 1 + varint_size(block.count) + varint_size(block.first - next);
-  if (block.form != BlockForm::kRun) bytes += varint_size(block.span);
-  if (block.form == BlockForm::kRice) bytes += varint_size(block.unary_bytes);
-  return bytes;
+  const std::size_t bytes = 1 + varint_size(block.count) + varint_size(block.first - next);
+  if (block.form == BlockForm::kRun) return bytes;
+  return bytes + varint_size(block.span) + varint_size(block.unary_bytes);
 }
 
 void write_entry(const Block& block, std::uint64_t next, Writer* writer) {
-  writer->write(static_cast<std::uint8_t>(static_cast<unsigned>(block.form) | block.rice << 2));
+  const bool run = block.form == BlockForm::kRun;
+  writer->write(static_cast<std::uint8_t>(run ? 0 : block.rice + 1));
   writer->varint(block.count);
   writer->varint(block.first - next);
-  if (block.form != BlockForm::kRun) writer->varint(block.span);
-  if (block.form == BlockForm::kRice) writer->varint(block.unary_bytes);
+  if (run) return;
+  writer->varint(block.span);
+  writer->varint(block.unary_bytes);
 }
 
 Status read_entry(Reader* reader, std::uint64_t next, std::uint64_t numel, Block* block) {
@@ -57,20 +55,22 @@ Status read_entry(Reader* reader, std::uint64_t next, std::uint64_t numel, Block
   if (!reader->read(&tag)) {
     return fail(Code::kTruncated, "block tag", reader->position(), "the body ends inside the directory");
   }
-  *block = {};
-  block->form = static_cast<BlockForm>(tag & 3);
-  block->rice = tag >> 2;
-  if (block->form > BlockForm::kBitmap || block->rice > (block->form == BlockForm::kRice ? kMaxRice : 0)) {
-    return fail(Code::kBadDirectory, "block tag", tag, "no such form, or a rice parameter out of range");
+  if (tag > kMaxRice + 1) {
+    return fail(Code::kBadDirectory, "block tag", tag,
+                "tags are 0 (run) and 1 to 48 (rice parameter 0 to 47)");
   }
+  *block = {};
+  block->form = tag == 0 ? BlockForm::kRun : BlockForm::kRice;
+  block->rice = tag == 0 ? std::uint8_t{0} : static_cast<std::uint8_t>(tag - 1);
   std::uint64_t skip = 0;
   DGS_WIRE_TRY(read_varint(reader, "block count", &block->count));
   DGS_WIRE_TRY(read_varint(reader, "block first", &skip));
   if (block->count == 0) return fail(Code::kBadDirectory, "block count", 0, "a block has at least one index");
   block->span = block->gaps();
-  if (block->form != BlockForm::kRun) DGS_WIRE_TRY(read_varint(reader, "block span", &block->span));
-  if (block->form == BlockForm::kRice)
+  if (block->form == BlockForm::kRice) {
+    DGS_WIRE_TRY(read_varint(reader, "block span", &block->span));
     DGS_WIRE_TRY(read_varint(reader, "block unary bytes", &block->unary_bytes));
+  }
   if (skip >= numel - next) {
     return fail(Code::kBadIndex, "block first", skip, "the block begins past the end of the vector");
   }

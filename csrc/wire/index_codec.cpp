@@ -22,7 +22,7 @@ std::uint64_t quotients(Indices indices, unsigned rice) {
 void choose_rice(Indices indices, Block* block) {
   const std::uint64_t gaps = block->gaps();
   const std::uint64_t mean = block->skipped() / gaps;
-  unsigned best = std::min<unsigned>(std::bit_width(mean), kMaxRice);
+  unsigned best = std::min(static_cast<unsigned>(std::bit_width(mean)), kMaxRice);
   std::uint64_t best_sum = quotients(indices, best);
   const auto try_to = [&](unsigned rice) {
     const std::uint64_t sum = quotients(indices, rice);
@@ -144,36 +144,6 @@ Status read_rice(const Block& block, ConstBytes low, ConstBytes unary, std::int6
   return {};
 }
 
-void write_bitmap(const Block& block, Indices indices, Bytes bitmap) {
-  std::fill(bitmap.begin(), bitmap.end(), std::uint8_t{0});
-  for (const std::uint64_t index : indices) {
-    const std::uint64_t bit = index - block.first;
-    bitmap[bit / 8] |= static_cast<std::uint8_t>(1u << (bit % 8));
-  }
-}
-
-Status read_bitmap(const Block& block, ConstBytes bitmap, std::int64_t* indices) {
-  const unsigned used = block.span % 8 + 1;
-  if (bitmap.back() >> used != 0)
-    return broken(Code::kNonCanonical, block, "padding of a bitmap is not zero");
-  if ((bitmap.front() & 1) == 0 || bitmap.back() >> (used - 1) == 0) {
-    return broken(Code::kBadIndex, block, "a bitmap begins and ends with a set bit");
-  }
-  std::uint64_t total = 0;
-  for (std::size_t at = 0; at < bitmap.size(); at += 8) {
-    total += static_cast<unsigned>(std::popcount(load_tail(bitmap, at)));
-  }
-  if (total != block.count)
-    return broken(Code::kBadIndex, block, "a bitmap has not as many set bits as its count");
-  for (std::size_t at = 0; at < bitmap.size(); at += 8) {
-    for (std::uint64_t word = load_tail(bitmap, at); word != 0; word &= word - 1) {
-      *indices++ =
-          static_cast<std::int64_t>(block.first + at * 8 + static_cast<unsigned>(std::countr_zero(word)));
-    }
-  }
-  return {};
-}
-
 }  // namespace
 
 Block plan_block(Indices indices) {
@@ -184,27 +154,18 @@ Block plan_block(Indices indices) {
   if (block.skipped() == 0) return block;
   block.form = BlockForm::kRice;
   choose_rice(indices, &block);
-  if (block.span / 8 + 1 < block.stream_bytes()) {
-    block.form = BlockForm::kBitmap;
-    block.rice = 0;
-    block.unary_bytes = 0;
-  }
   return block;
 }
 
 void write_streams(const Block& block, Indices indices, Bytes streams) {
-  if (block.form == BlockForm::kRice) {
-    write_rice(block, indices, streams.first(block.low_bytes()), streams.subspan(block.low_bytes()));
-  } else if (block.form == BlockForm::kBitmap) {
-    write_bitmap(block, indices, streams);
-  }
+  if (block.form == BlockForm::kRun) return;
+  write_rice(block, indices, streams.first(block.low_bytes()), streams.subspan(block.low_bytes()));
 }
 
 Status read_streams(const Block& block, ConstBytes streams, std::int64_t* indices) {
   if (block.form == BlockForm::kRice) {
     return read_rice(block, streams.first(block.low_bytes()), streams.subspan(block.low_bytes()), indices);
   }
-  if (block.form == BlockForm::kBitmap) return read_bitmap(block, streams, indices);
   std::iota(indices, indices + block.count, static_cast<std::int64_t>(block.first));
   return {};
 }

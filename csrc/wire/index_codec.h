@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The streams of one block: gaps in Golomb-Rice code with the low bits and the unary parts apart, or a
-// bitmap.
+// The streams of one block: gaps in Golomb-Rice code with the low bits and the unary parts apart.
 #pragma once
 
 #include <cstdint>
