@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The arithmetic of one element, written once for the host, CUDA and the emulator. Every rounding is stated: nothing
-// here may be contracted into an FMA (host: -ffp-contract=off; device: the _rn intrinsics, which are never contracted).
+// The arithmetic of one element, written once for the host, CUDA and the emulator. Every rounding is stated:
+// nothing here may be contracted into an FMA (host: -ffp-contract=off; device: the _rn intrinsics, which are
+// never contracted).
 #pragma once
 
 #include <cstdint>
@@ -48,10 +49,12 @@ DGS_HD float bits_float(uint32_t u) {
 DGS_HD uint32_t magnitude(float x) { return float_bits(x) & 0x7fffffffu; }
 DGS_HD bool finite(float x) { return magnitude(x) < 0x7f800000u; }
 
-// Results below 2^-126 become +0, so that a process that flushes denormals cannot drift from one that does not.
+// Results below 2^-126 become +0, so that a process that flushes denormals cannot drift from one that does
+// not.
 DGS_HD float flush(float x) { return magnitude(x) < 0x00800000u ? 0.0f : x; }
 
-// Half precision gradients as float32, exactly: float16's subnormals (multiples of 2^-24) are normal numbers there.
+// Half precision gradients as float32, exactly: float16's subnormals (multiples of 2^-24) are normal numbers
+// there.
 DGS_HD float from_float16(uint16_t h) {
   const uint32_t sign = (h & 0x8000u) << 16, exponent = (h >> 10) & 31u, mantissa = h & 0x3ffu;
   if (exponent == 0) return bits_float(sign | float_bits(mul_rn(static_cast<float>(mantissa), 0x1p-24f)));
@@ -88,7 +91,7 @@ DGS_HD float round_bfloat16(float x) {
 DGS_HD float round_float16(float x) {
   const uint32_t u = float_bits(x), m = u & 0x7fffffffu, sign = u & 0x80000000u;
   if (m > 0x7f800000u) return x;
-  if (m < 0x38800000u) {                                         // below 2^-14: adding 0.5 rounds to a multiple of 2^-24
+  if (m < 0x38800000u) {  // below 2^-14: adding 0.5 rounds to a multiple of 2^-24
     const float r = sub_rn(add_rn(bits_float(m), 0.5f), 0.5f);
     return bits_float(sign | float_bits(r));
   }
@@ -96,7 +99,9 @@ DGS_HD float round_float16(float x) {
   return bits_float(sign | (r > 0x477fe000u ? 0x477fe000u : r));
 }
 DGS_HD float quantized(float x, Codec codec) {
-  const float r = codec == Codec::kFloat16 ? round_float16(x) : codec == Codec::kBFloat16 ? round_bfloat16(x) : x;
+  const float r = codec == Codec::kFloat16    ? round_float16(x)
+                  : codec == Codec::kBFloat16 ? round_bfloat16(x)
+                                              : x;
   return flush(r);
 }
 

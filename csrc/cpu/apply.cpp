@@ -3,7 +3,7 @@
 
 #include <torch/csrc/stable/library.h>
 
-#include "common/checks.h"
+#include "common/operands.h"
 #include "cpu/torch_pool.h"
 
 namespace dgs::cpu {
@@ -44,65 +44,44 @@ std::vector<Range> model_ranges(const Call& call, const Segments& segments, cons
                                   " is outside [0, ", segments.numel(), "); nothing was changed"));
 }
 
-void apply_velocity_(Tensors velocity, Tensor keep, Tensor offsets, Tensor indices, Tensor values,
-                     Tensor starts, Tensor nnz) {
-  const Call call{"apply_velocity_", indices.device()};
-  const Segments segments = check_segments(call, offsets);
-  const auto* share = check_scalars(call, segments, "keep", keep);
-  const auto v = check_operand<float>(call, segments, "velocity", velocity);
-  const Entries entries = check_entries(call, segments, indices, values, starts, nnz);
-  check_apart(call, {{"velocity", velocity, true},
-                     {"keep", {keep}, false},
-                     {"offsets", {offsets}, false},
-                     {"indices", {indices}, false},
-                     {"values", {values}, false},
-                     {"starts", {starts}, false},
-                     {"nnz", {nnz}, false}});
-  apply_velocity(v.data(), share, segments, entries, own_ranges(call, segments, entries), TorchPool{});
+void apply_velocity_(const Tensors& velocity, const Tensor& keep, const Tensor& offsets,
+                     const Tensor& indices, const Tensor& values, const Tensor& starts, const Tensor& nnz) {
+  Arguments arguments("apply_velocity_", indices.device(), offsets);
+  const auto v = arguments.written("velocity", velocity);
+  const auto* share = arguments.scalars("keep", keep);
+  const Entries entries = arguments.entries(indices, values, starts, nnz);
+  arguments.check_apart();
+  const auto ranges = own_ranges(arguments.call(), arguments.segments(), entries);
+  apply_velocity(v.data(), share, arguments.segments(), entries, ranges, TorchPool{});
 }
 
-void apply_dgc_(Tensors velocity, Tensors residual, Tensor offsets, Tensor counts, Tensor indices,
-                Tensor values, Tensor starts, Tensor nnz) {
-  const Call call{"apply_dgc_", indices.device()};
-  const Segments segments = check_segments(call, offsets);
-  const auto* k = check_counts(call, segments, counts);
-  const auto u = check_operand<float>(call, segments, "velocity", velocity);
-  const auto r = check_operand<float>(call, segments, "residual", residual);
-  const Entries entries = check_entries(call, segments, indices, values, starts, nnz);
-  check_apart(call, {{"velocity", velocity, true},
-                     {"residual", residual, true},
-                     {"offsets", {offsets}, false},
-                     {"counts", {counts}, false},
-                     {"indices", {indices}, false},
-                     {"values", {values}, false},
-                     {"starts", {starts}, false},
-                     {"nnz", {nnz}, false}});
-  apply_dgc(u.data(), r.data(), k, segments, entries, own_ranges(call, segments, entries), TorchPool{});
+void apply_dgc_(const Tensors& velocity, const Tensors& residual, const Tensor& offsets, const Tensor& counts,
+                const Tensor& indices, const Tensor& values, const Tensor& starts, const Tensor& nnz) {
+  Arguments arguments("apply_dgc_", indices.device(), offsets);
+  const auto u = arguments.written("velocity", velocity), r = arguments.written("residual", residual);
+  const auto* k = arguments.counts(counts);
+  const Entries entries = arguments.entries(indices, values, starts, nnz);
+  arguments.check_apart();
+  const auto ranges = own_ranges(arguments.call(), arguments.segments(), entries);
+  apply_dgc(u.data(), r.data(), k, arguments.segments(), entries, ranges, TorchPool{});
 }
 
-void sparse_add_(Tensors x, Tensor offsets, Tensor indices, Tensor values, Tensor starts, Tensor nnz,
-                 bool subtract) {
-  const Call call{"sparse_add_", indices.device()};
-  const Segments segments = check_segments(call, offsets);
-  const auto px = check_operand<float>(call, segments, "x", x);
-  const Entries entries = check_entries(call, segments, indices, values, starts, nnz);
-  check_apart(call, {{"x", x, true},
-                     {"offsets", {offsets}, false},
-                     {"indices", {indices}, false},
-                     {"values", {values}, false},
-                     {"starts", {starts}, false},
-                     {"nnz", {nnz}, false}});
-  sparse_add(px.data(), segments, entries, model_ranges(call, segments, entries), subtract, TorchPool{});
+void sparse_add_(const Tensors& x, const Tensor& offsets, const Tensor& indices, const Tensor& values,
+                 const Tensor& starts, const Tensor& nnz, bool subtract) {
+  Arguments arguments("sparse_add_", indices.device(), offsets);
+  const auto to = arguments.written("x", x);
+  const Entries entries = arguments.entries(indices, values, starts, nnz);
+  arguments.check_apart();
+  const auto ranges = model_ranges(arguments.call(), arguments.segments(), entries);
+  sparse_add(to.data(), arguments.segments(), entries, ranges, subtract, TorchPool{});
 }
 
-void dense_add_(Tensors x, Tensor offsets, Tensor values, bool subtract) {
-  const Call call{"dense_add_", values.device()};
-  const Segments segments = check_segments(call, offsets);
-  const auto px = check_operand<float>(call, segments, "x", x);
-  const auto* q =
-      device_vector<const float>(call, "values", values, ScalarType::Float, segments.numel(), "[N]");
-  check_apart(call, {{"x", x, true}, {"offsets", {offsets}, false}, {"values", {values}, false}});
-  dense_add(px.data(), segments, q, subtract, TorchPool{});
+void dense_add_(const Tensors& x, const Tensor& offsets, const Tensor& values, bool subtract) {
+  Arguments arguments("dense_add_", values.device(), offsets);
+  const auto to = arguments.written("x", x);
+  const auto* q = arguments.dense("values", values);
+  arguments.check_apart();
+  dense_add(to.data(), arguments.segments(), q, subtract, TorchPool{});
 }
 
 }  // namespace

@@ -13,6 +13,8 @@
 
 namespace dgs::cpu {
 
+constexpr uint32_t kInfinity = 0x7f800000u;  // the first magnitude that is not finite
+
 struct Candidate {
   uint32_t at;  // relative to the beginning of its range
   float value;
@@ -44,6 +46,8 @@ inline uint32_t largest_magnitude(const float* x, int64_t n) {
   for (int64_t i = 0; i < n; ++i) largest = std::max(largest, static_cast<int32_t>(magnitude(x[i])));
   return static_cast<uint32_t>(largest);
 }
+
+inline bool all_finite(const float* x, int64_t n) { return largest_magnitude(x, n) < kInfinity; }
 
 // Appends the entries of x [n <= kBlock] with magnitude >= threshold; `at` is the position of x[0] in the
 // range.

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstdint>
-#include <cstring>
 
 #include "common/formulas.h"
 #include "common/segments.h"
@@ -19,14 +18,8 @@ struct BFloat16 {
 };
 
 inline float widened(float x) { return x; }
-inline float widened(BFloat16 x) { return bits_float(static_cast<uint32_t>(x.bits) << 16); }
-// In integers, so that it is exact for half denormals also where a process flushes float32 denormals.
-inline float widened(Half x) {
-  const uint32_t sign = (x.bits & 0x8000u) << 16, m = x.bits & 0x7fffu;
-  const uint32_t rebiased = (m << 13) + (m >= 0x7c00u ? 0x70000000u : 0x38000000u);
-  const float denormal = static_cast<float>(static_cast<int32_t>(m)) * 0x1p-24f;
-  return bits_float(sign | (m < 0x400u ? float_bits(denormal) : rebiased));
-}
+inline float widened(Half x) { return from_float16(x.bits); }
+inline float widened(BFloat16 x) { return from_bfloat16(x.bits); }
 
 // Calls body(pointer to the gradient's elements from `begin`) with the pointer's type; the gradient is not
 // kNone.

@@ -23,7 +23,7 @@ constexpr int64_t kBins = 1 << 11;
 
 // One segment whose k-th magnitude is sought.
 struct Sought {
-  Sought(int64_t segment, int64_t wanted) : segment(segment), wanted(wanted), bins(kBins) {}
+  Sought(int64_t s, int64_t k) : segment(s), wanted(k), bins(kBins) {}
 
   int64_t segment;
   int64_t wanted;                          // how many of the entries that share `prefix` are among the k

@@ -3,66 +3,40 @@
 
 #include <torch/csrc/stable/library.h>
 
-#include "common/checks.h"
+#include "common/operands.h"
 #include "cpu/select_sampled.h"
 #include "cpu/torch_pool.h"
 
 namespace dgs::cpu {
 namespace {
 
-void select(Tensors x, Tensor offsets, Tensor counts, Tensor starts, Tensor indices, Tensor values,
-            Tensor nnz) {
-  const Call call{"select", indices.device()};
-  const Segments segments = check_segments(call, offsets);
-  const auto* k = check_counts(call, segments, counts);
-  const Slots slots = check_selection(call, segments, indices, values, starts, nnz);
-  check_slots(call, segments, k, slots.starts);
-  const auto px = check_operand<const float>(call, segments, "x", x);
-  check_apart(call, {{"x", x, false},
-                     {"offsets", {offsets}, false},
-                     {"counts", {counts}, false},
-                     {"starts", {starts}, false},
-                     {"indices", {indices}, true},
-                     {"values", {values}, true},
-                     {"nnz", {nnz}, true}});
-  select_top(PlainSource{px.data()}, segments, k, slots, TorchPool{});
+void select(const Tensors& x, const Tensor& offsets, const Tensor& counts, const Tensor& starts,
+            const Tensor& indices, const Tensor& values, const Tensor& nnz) {
+  Arguments arguments("select", indices.device(), offsets);
+  const Selecting selecting = check_selecting(arguments, counts, starts, indices, values, nnz);
+  const auto from = arguments.read("x", x);
+  arguments.check_apart();
+  select_top(PlainSource{from.data()}, arguments.segments(), selecting.counts, selecting.out, TorchPool{});
 }
 
-void select_difference(Tensors x, Tensors y, Tensor offsets, Tensor counts, Tensor starts, Tensor indices,
-                       Tensor values, Tensor nnz) {
-  const Call call{"select_difference", indices.device()};
-  const Segments segments = check_segments(call, offsets);
-  const auto* k = check_counts(call, segments, counts);
-  const Slots slots = check_selection(call, segments, indices, values, starts, nnz);
-  check_slots(call, segments, k, slots.starts);
-  const auto px = check_operand<const float>(call, segments, "x", x);
-  const auto py = check_operand<const float>(call, segments, "y", y);
-  check_apart(call, {{"x", x, false},
-                     {"y", y, false},
-                     {"offsets", {offsets}, false},
-                     {"counts", {counts}, false},
-                     {"starts", {starts}, false},
-                     {"indices", {indices}, true},
-                     {"values", {values}, true},
-                     {"nnz", {nnz}, true}});
-  select_top(DifferenceSource{px.data(), py.data()}, segments, k, slots, TorchPool{});
+void select_difference(const Tensors& x, const Tensors& y, const Tensor& offsets, const Tensor& counts,
+                       const Tensor& starts, const Tensor& indices, const Tensor& values, const Tensor& nnz) {
+  Arguments arguments("select_difference", indices.device(), offsets);
+  const Selecting selecting = check_selecting(arguments, counts, starts, indices, values, nnz);
+  const auto from = arguments.read("x", x), minus = arguments.read("y", y);
+  arguments.check_apart();
+  const DifferenceSource source{from.data(), minus.data()};
+  select_top(source, arguments.segments(), selecting.counts, selecting.out, TorchPool{});
 }
 
-void select_by_sample(Tensors x, Tensor offsets, Tensor counts, Tensor starts, Tensor indices, Tensor values,
-                      Tensor nnz) {
-  const Call call{"select_sampled", indices.device()};
-  const Segments segments = check_segments(call, offsets);
-  const auto* k = check_counts(call, segments, counts);
-  const Slots slots = check_selection(call, segments, indices, values, starts, nnz);
-  const auto px = check_operand<const float>(call, segments, "x", x);
-  check_apart(call, {{"x", x, false},
-                     {"offsets", {offsets}, false},
-                     {"counts", {counts}, false},
-                     {"starts", {starts}, false},
-                     {"indices", {indices}, true},
-                     {"values", {values}, true},
-                     {"nnz", {nnz}, true}});
-  select_sampled(px.data(), segments, k, slots, TorchPool{});
+void select_by_sample(const Tensors& x, const Tensor& offsets, const Tensor& counts, const Tensor& starts,
+                      const Tensor& indices, const Tensor& values, const Tensor& nnz) {
+  Arguments arguments("select_sampled", indices.device(), offsets);
+  const auto* k = arguments.counts(counts);
+  const Slots out = arguments.slots(indices, values, starts, nnz);
+  const auto from = arguments.read("x", x);
+  arguments.check_apart();
+  select_sampled(from.data(), arguments.segments(), k, out, TorchPool{});
 }
 
 }  // namespace

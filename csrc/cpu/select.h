@@ -27,7 +27,7 @@ Found sweep(const Source& source, const Range& range, uint32_t threshold) {
   for_each_block(range, [&](int64_t begin, int64_t n) {
     const float* x = source.store(range.segment, begin, n, scratch, found.finite);
     const uint32_t largest = largest_magnitude(x, n);
-    found.finite &= largest < 0x7f800000u;
+    found.finite &= largest < kInfinity;
     if (largest >= threshold) collect(x, n, threshold, begin - range.begin, found.candidates);
   });
   return found;
@@ -43,11 +43,10 @@ class Selector {
   void run() {
     plan();
     pool_(large_.size(), [&](int64_t j) { estimate(large_[j]); });
-    const int64_t large_ranges = static_cast<int64_t>(ranges_.size());
-    found_.resize(large_ranges);
+    const auto large_ranges = static_cast<int64_t>(ranges_.size());
     pool_(large_ranges + small_.size(),
           [&](int64_t i) { i < large_ranges ? sweep_large(i) : select_small(small_[i - large_ranges]); });
-    pool_(large_.size(), [&](int64_t j) { finish(large_[j]); });
+    pool_(large_.size(), [&](int64_t j) { finish(large_[j], total_[j]); });
     std::vector<int64_t> again;
     for (const Large& large : large_) {
       if (large.again) again.push_back(large.segment);
@@ -56,20 +55,17 @@ class Selector {
   }
 
  private:
-  // A segment of several ranges. Its candidates are given up when they are more than `most`.
+  // A segment of several ranges.
   struct Large {
-    Large(int64_t segment, int64_t first, int64_t last) : segment(segment), first(first), last(last) {}
-    Large(Large&& other) : Large(other.segment, other.first, other.last) {}
-
     int64_t segment, first, last;  // its ranges
     uint32_t threshold = kNone;
-    std::atomic<int64_t> candidates{0};
     bool again = false;  // to be selected by RadixSelect
   };
 
   static bool worth_sampling(int64_t n, int64_t k) {
     return n >= kWorthSampling && k > 0 && k <= n / kSparse;
   }
+  // With more candidates than this they are given up, so that ties cannot fill the memory.
   int64_t most_candidates(int64_t s) const { return segments_.size(s) / 4; }
 
   void plan() {
@@ -81,8 +77,10 @@ class Selector {
       const auto first = static_cast<int64_t>(ranges_.size());
       append_ranges(ranges_, s, segments_.size(s));
       owner_.resize(ranges_.size(), large_.size());
-      large_.emplace_back(s, first, static_cast<int64_t>(ranges_.size()));
+      large_.push_back({s, first, static_cast<int64_t>(ranges_.size())});
     }
+    found_.resize(ranges_.size());
+    total_ = std::vector<std::atomic<int64_t>>(large_.size());
   }
 
   void estimate(Large& large) const {
@@ -91,10 +89,11 @@ class Selector {
   }
 
   void sweep_large(int64_t i) {
-    Large& large = large_[owner_[i]];
-    const bool many = large.candidates.load(std::memory_order_relaxed) > most_candidates(large.segment);
+    const Large& large = large_[owner_[i]];
+    std::atomic<int64_t>& total = total_[owner_[i]];
+    const bool many = total.load(std::memory_order_relaxed) > most_candidates(large.segment);
     found_[i] = sweep(source_, ranges_[i], many ? kNone : large.threshold);
-    large.candidates.fetch_add(found_[i].candidates.size(), std::memory_order_relaxed);
+    total.fetch_add(static_cast<int64_t>(found_[i].candidates.size()), std::memory_order_relaxed);
   }
 
   void select_small(int64_t s) const {
@@ -112,8 +111,8 @@ class Selector {
     choose(s, &found, &range, 1);
   }
 
-  void finish(Large& large) {
-    const int64_t s = large.segment, k = counts_[s], count = large.candidates.load();
+  void finish(Large& large, int64_t count) {
+    const int64_t s = large.segment, k = counts_[s];
     const bool complete = large.threshold == 1 || count >= k;
     large.again = k > 0 && (!complete || count > most_candidates(s) || large.threshold == kNone);
     for (int64_t i = large.first; i < large.last; ++i) large.again &= found_[i].finite;
@@ -150,9 +149,10 @@ class Selector {
   const Pool& pool_;
   std::vector<int64_t> small_;  // segments of one range: one task each
   std::vector<Large> large_;
-  std::vector<Range> ranges_;  // of the large segments
-  std::vector<Found> found_;   // [ranges_]
-  std::vector<size_t> owner_;  // [ranges_]: which of large_
+  std::vector<std::atomic<int64_t>> total_;  // [large_]: candidates so far
+  std::vector<Range> ranges_;                // of the large segments
+  std::vector<Found> found_;                 // [ranges_]
+  std::vector<size_t> owner_;                // [ranges_]: which of large_
 };
 
 // Stores what `source` stores, and selects the counts[s] largest of each segment s.

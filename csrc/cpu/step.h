@@ -42,27 +42,23 @@ struct VelocitySource {
 
 // u = m * u + g, and what is selected from: r = r + lr * u.
 struct DgcSource {
-  const Gradient* grads;  // [segments], as the rest
-  const float* const* weights;
-  const float* const* velocity;
-  const float* const* residual;
-  float* const* velocity_out;
+  VelocitySource step;           // gradient, rates and the velocity u
+  const float* const* residual;  // [segments], as the rest
   float* const* residual_out;
-  const float* lr;
-  const float* weight_decay;
   const float* momentum;
   float grad_scale;
   bool nesterov;
 
   void compute(int64_t s, int64_t begin, int64_t n, float* u_out, float* r_out) const {
-    const float *w = weights[s] + begin, *u = velocity[s] + begin, *r = residual[s] + begin;
-    if (grads[s].type == GradientType::kNone) {
+    const float *u = step.velocity[s] + begin, *r = residual[s] + begin;
+    if (step.grads[s].type == GradientType::kNone) {
       std::copy_n(u, n, u_out);
       std::copy_n(r, n, r_out);
       return;
     }
-    const DgcRates rates{lr[s], weight_decay[s], momentum[s], grad_scale, nesterov};
-    with_gradient(grads[s], begin, [&](auto* g) { add_dgc(g, w, u, r, u_out, r_out, n, rates); });
+    const float* w = step.weights[s] + begin;
+    const DgcRates rates{step.lr[s], step.weight_decay[s], momentum[s], grad_scale, nesterov};
+    with_gradient(step.grads[s], begin, [&](auto* g) { add_dgc(g, w, u, r, u_out, r_out, n, rates); });
   }
   const float* peek(int64_t s, int64_t begin, int64_t n, float* scratch) const {
     float u[kBlock];
@@ -70,9 +66,9 @@ struct DgcSource {
     return scratch;
   }
   const float* store(int64_t s, int64_t begin, int64_t n, float*, bool& finite) const {
-    float *u_out = velocity_out[s] + begin, *r_out = residual_out[s] + begin;
+    float *u_out = step.velocity_out[s] + begin, *r_out = residual_out[s] + begin;
     compute(s, begin, n, u_out, r_out);
-    finite &= largest_magnitude(u_out, n) < 0x7f800000u;
+    finite &= all_finite(u_out, n);
     return r_out;
   }
   const float* load(int64_t s, int64_t begin, int64_t, float*) const { return residual_out[s] + begin; }
@@ -93,7 +89,7 @@ void step_dense(const Gradient* grads, const float* const* weights, float* const
     if (grads[s].type == GradientType::kNone) std::fill_n(q, n, 0.0f);
     const float rate = lr[s], decay = weight_decay[s];
     with_gradient(grads[s], begin, [&](auto* g) { scale_gradient(g, w, q, n, rate, decay); });
-    finite[i] = largest_magnitude(q, n) < 0x7f800000u;
+    finite[i] = all_finite(q, n);
   });
   for (int64_t s = 0; s < segments.count; ++s) nnz[s] = segments.size(s);
   for (size_t i = 0; i < ranges.size(); ++i) {
