@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Settings, from where they may come: keyword over `args` attribute over environment over default."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields
+from typing import Any
+
+from dgs_ext.wire import Codec
+
+from .errors import ConfigError
+from .methods import ALIASES, LOCAL, MODES
+from .schedules import check_density
+
+CODECS = {"float32": Codec.FLOAT32, "float16": Codec.FLOAT16, "bfloat16": Codec.BFLOAT16}
+
+
+def _setting(default: Any, doc: str, env: str | None = None) -> Any:
+    return field(default=default, metadata={"doc": doc, "env": env})
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that can be set about a run; each is a keyword, an attribute of `args`, or an environment variable.
+
+    The environment variable of a setting is DGS_<NAME>, besides torchrun's RANK, WORLD_SIZE, MASTER_ADDR and
+    MASTER_PORT. `sparsity` is accepted for 1 - density.
+    """
+
+    mode: str = _setting("dgs", "dgs, asgd, gd, dgc or sgd")
+    rank: int | None = _setting(None, "0 serves, 1.. work; None lets the server choose a worker's", "RANK")
+    world_size: int | None = _setting(None, "server and workers; None: any number comes and goes", "WORLD_SIZE")
+    master: str = _setting("127.0.0.1", "the server's host name or address", "MASTER_ADDR")
+    port: int = _setting(29500, "the server's port", "MASTER_PORT")
+    address: str | None = _setting(None, "this process's own address; None: the one that routes to the master")
+    token: str | None = _setting(None, "a secret that both ends must hold")
+    density: float = _setting(0.01, "fraction of each tensor that a push sends, in (0, 1]")
+    density_down: float | None = _setting(None, "the same for a pull; None: density × active workers")
+    codec: str = _setting("float32", "values on the wire: float32, float16 or bfloat16")
+    codec_down: str | None = _setting(None, "the same for a pull; None: the worker's own codec")
+    dense_below: int = _setting(1024, "tensors of fewer elements are sent whole")
+    compress_all: bool = _setting(False, "send no tensor whole")
+    clip: float | None = _setting(None, "dgc: clip the gradient's global norm to clip/√workers")
+    clip_workers: int | None = _setting(None, "dgc: the workers in clip/√workers; None: those active")
+    nesterov: bool = _setting(False, "dgc and sgd: Nesterov momentum")
+    buffers: str = _setting("mean", "batch-norm buffers on the server: mean over workers, first, or none")
+    buffers_every: int = _setting(100, "exchanges between two sendings of the buffers")
+    max_version: int | None = _setting(None, "pushes after which the run is done for everyone")
+    connect_timeout: float = _setting(300.0, "seconds that a worker waits for the server")
+    exchange_timeout: float = _setting(120.0, "seconds that an exchange may take")
+    rejoin_timeout: float = _setting(30.0, "seconds that a worker that lost the server tries to join again")
+    heartbeat: float = _setting(2.0, "seconds between a worker's signs of life")
+    heartbeat_timeout: float = _setting(30.0, "seconds of silence after which a worker is dropped")
+    grace: float = _setting(30.0, "seconds without any worker alive after which the server returns")
+    join_timeout: float = _setting(600.0, "seconds that the server waits for the first worker")
+    max_workers: int = _setting(1024, "sessions at once")
+    on_drift: str = _setting("raise", "weights altered between exchanges: raise, or snapshot")
+    on_nonfinite: str = _setting("raise", "NaN or infinite gradients: raise, or skip the step with a warning")
+    threads: int | None = _setting(None, "torch's threads in this process; None: cores shared out on one machine")
+    cuda: bool = _setting(False, "the server: hold the parameters on a GPU")
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    @property
+    def codec_up(self) -> Codec:
+        return CODECS[self.codec]
+
+
+def _check(s: Settings) -> None:
+    _one_of("mode", s.mode, MODES)
+    _one_of("codec", s.codec, CODECS)
+    _one_of("codec_down", s.codec_down, (None, *CODECS))
+    _one_of("buffers", s.buffers, ("mean", "first", "none"))
+    _one_of("on_drift", s.on_drift, ("raise", "snapshot"))
+    _one_of("on_nonfinite", s.on_nonfinite, ("raise", "skip"))
+    check_density(s.density)
+    if s.density_down is not None:
+        check_density(s.density_down, "density_down")
+    for name, least in _LEAST.items():
+        value = getattr(s, name)
+        if value is not None and not value >= least:
+            raise ConfigError(f"{name} must be at least {least:g}, got {value}")
+    if s.port > 65535:
+        raise ConfigError(f"port must be at most 65535, got {s.port}")
+    if s.rank is not None and s.world_size is not None and s.rank >= s.world_size:
+        raise ConfigError(f"rank must be below world_size = {s.world_size}, got {s.rank}")
+    if s.world_size == 1 and s.mode != LOCAL:
+        raise ConfigError(
+            f"world_size 1 leaves no worker for mode {s.mode}: 1 server + 1 worker is world_size 2 (or mode sgd)"
+        )
+    if s.mode == LOCAL and s.rank:
+        raise ConfigError(f"mode sgd runs in one process: rank 0 trains, got rank {s.rank}")
+    if s.heartbeat_timeout <= s.heartbeat:
+        raise ConfigError(f"heartbeat_timeout ({s.heartbeat_timeout} s) must exceed heartbeat ({s.heartbeat} s)")
+
+
+_LEAST: Mapping[str, float] = {
+    "rank": 0, "world_size": 1, "port": 0, "dense_below": 0, "clip": 1e-30, "clip_workers": 1, "buffers_every": 1,
+    "max_version": 1, "connect_timeout": 0, "exchange_timeout": 1e-3, "rejoin_timeout": 0, "heartbeat": 1e-3,
+    "heartbeat_timeout": 1e-3, "grace": 0, "join_timeout": 0, "max_workers": 1, "threads": 1,
+}  # fmt: skip
+
+
+def _one_of(name: str, value: object, allowed: object) -> None:
+    if value not in allowed:  # type: ignore[operator]
+        raise ConfigError(f"{name} must be one of {', '.join(map(str, allowed))}, got {value!r}")  # type: ignore[call-overload]
+
+
+def resolve(args: object | None, environ: Mapping[str, str] | None = None, /, **keywords: Any) -> Settings:
+    """Settings from `keywords`, the attributes of `args`, the environment and the defaults, in this order.
+
+    A keyword or attribute that is None counts as not given. Raises ConfigError on a contradiction.
+    """
+    environ = os.environ if environ is None else environ
+    known = {f.name for f in fields(Settings)}
+    unknown = set(keywords) - known - {"sparsity"}
+    if unknown:
+        raise ConfigError(f"unknown setting {sorted(unknown)[0]!r}; the settings are {', '.join(sorted(known))}")
+    values: dict[str, Any] = {}
+    for layer in (
+        _from_environment(environ),
+        {name: getattr(args, name, None) for name in (*known, "sparsity")},
+        keywords,
+    ):
+        given = {name: value for name, value in layer.items() if value is not None}
+        values |= _without_sparsity(given)
+    values["mode"] = ALIASES.get(values.get("mode", "dgs"), values.get("mode", "dgs"))
+    return Settings(**{name: _converted(name, value) for name, value in values.items()})
+
+
+def _without_sparsity(given: dict[str, Any]) -> dict[str, Any]:
+    if "sparsity" not in given:
+        return given
+    sparsity = float(given.pop("sparsity"))
+    if "density" in given:
+        raise ConfigError(f"density ({given['density']}) and sparsity ({sparsity}) are both given; give one")
+    if not 0.0 <= sparsity < 1.0:
+        raise ConfigError(f"sparsity must be in [0, 1), got {sparsity}")
+    return given | {"density": 1.0 - sparsity}
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for f in fields(Settings):
+        for key in (f.metadata["env"], f"DGS_{f.name.upper()}"):
+            if key and environ.get(key):
+                found[f.name] = environ[key]
+    if environ.get("DGS_SPARSITY"):
+        found["sparsity"] = environ["DGS_SPARSITY"]
+    return found
+
+
+def _kind(f: Field[Any]) -> type:
+    text = str(f.type).partition(" |")[0]
+    return {"int": int, "float": float, "bool": bool, "str": str}[text]
+
+
+def _converted(name: str, value: Any) -> Any:
+    kind = _kind(next(f for f in fields(Settings) if f.name == name))
+    try:
+        if kind is bool and isinstance(value, str):
+            return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}[value.lower()]
+        if kind is int and isinstance(value, float) and value != int(value):
+            raise ValueError
+        return kind(value)
+    except (ValueError, TypeError, KeyError):
+        raise ConfigError(f"{name} must be {kind.__name__}, got {value!r}") from None
+
+
+def default(name: str) -> Any:
+    """The default of a setting, for argument parsers."""
+    found = next(f for f in fields(Settings) if f.name == name)
+    return None if found.default is MISSING else found.default
+
+
+def agent_run(settings: Settings, environ: Mapping[str, str] | None = None) -> str | None:
+    """A name for this run in the store of torchrun's agent, where the port is the agent's; else None."""
+    environ = os.environ if environ is None else environ
+    agent = (
+        environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+        and environ.get("MASTER_ADDR") == settings.master
+        and environ.get("MASTER_PORT") == str(settings.port)
+    )
+    return f"restart{environ.get('TORCHELASTIC_RESTART_COUNT', '0')}" if agent else None

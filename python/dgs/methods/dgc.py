@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Deep Gradient Compression (Lin et al., arXiv 1712.01887)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from dgs_ext import ops
+from dgs_ext.ops import Selection
+
+from ..layout import Layout
+from .base import Hyper, Method
+
+if TYPE_CHECKING:
+    from ..config import Settings
+
+
+class DGC(Method):
+    """u = m·u + g;  r = r + lr·u;  q = top(r);  r = r - q;  u = 0 where sent (momentum factor masking).
+
+    The residual is kept in units of the update (lr·u; the paper accumulates before the learning rate), so that a
+    change of lr leaves what is held back as it was. Segments sent whole keep u.
+
+    Args:
+        clip: the gradient's global norm is clipped to clip/√workers first; None does not clip.
+        workers: for the clipping; None takes the number active, as the last reply said.
+        nesterov: r takes lr·(g + m·u) instead of lr·u.
+    """
+
+    name = "dgc"
+
+    def __init__(
+        self,
+        layout: Layout,
+        device: torch.device,
+        *,
+        clip: float | None = None,
+        workers: int | None = None,
+        nesterov: bool = False,
+    ) -> None:
+        super().__init__(layout, device)
+        self.clip, self.workers, self.nesterov = clip, workers, nesterov
+        self._velocity, self._velocity_next, self._residual, self._residual_next = (
+            torch.zeros(layout.numel, device=device) for _ in range(4)
+        )
+
+    @classmethod
+    def create(cls, layout: Layout, device: torch.device, settings: Settings) -> DGC:
+        return cls(
+            layout, device, clip=settings.clip, workers=settings.clip_workers, nesterov=settings.nesterov
+        )
+
+    def _grad_scale(self, grads: Sequence[Tensor], workers: int) -> float:
+        if self.clip is None:
+            return 1.0
+        norm = float(torch.nn.utils.get_total_norm([g.float() for g in grads if g.numel()]))
+        limit = self.clip / math.sqrt(self.workers or workers)
+        return limit / norm if norm > limit and math.isfinite(norm) else 1.0
+
+    def step(self, grads: Sequence[Tensor], weights: Sequence[Tensor], hyper: Hyper) -> Selection:
+        selection = self._selected_into(hyper.counts)
+        ops.step_dgc(
+            grads,
+            weights,
+            [self._velocity],
+            [self._residual],
+            [self._velocity_next],
+            [self._residual_next],
+            hyper.lr,
+            hyper.weight_decay,
+            hyper.momentum,
+            self.layout.offsets,
+            hyper.counts,
+            selection,
+            grad_scale=self._grad_scale(grads, hyper.workers),
+            nesterov=self.nesterov,
+        )
+        return selection
+
+    def failed(self) -> int | None:
+        return None if self._selection is None else self._selection.failed()
+
+    def commit(self, sent: Selection | Tensor, hyper: Hyper) -> None:
+        assert isinstance(sent, Selection)
+        self._velocity, self._velocity_next = self._velocity_next, self._velocity
+        self._residual, self._residual_next = self._residual_next, self._residual
+        ops.apply_dgc_([self._velocity], [self._residual], self.layout.offsets, hyper.counts, sent)
+
+    def buffers(self) -> dict[str, Tensor]:
+        return {"velocity": self._velocity, "residual": self._residual}

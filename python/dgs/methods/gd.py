@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Gradient dropping (Aji & Heafield, arXiv 1704.05021)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .base import Hyper, VelocityMethod
+
+
+class GradientDropping(VelocityMethod):
+    """r = r + lr·g;  q = top(r);  r = r - q: `dgs` without momentum."""
+
+    name = "gd"
+    state_name = "residual"
+    uses_momentum = False
+
+    def keep(self, hyper: Hyper) -> Tensor:
+        return torch.ones_like(hyper.momentum)

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The parameter server: θ and mirrors (state), one session per worker, joins and the end of the run (service)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import nn
+
+from .. import buffers as module_buffers
+from .. import config
+from ..buffers import BufferStore
+from ..config import Settings
+from ..errors import ConfigError
+from ..layout import Layout, trainable
+from ..methods import LOCAL, METHODS
+from ..threads import share_cores
+from ..transport import GlooListener, Listener
+from .evaluation import Evaluator, ModelSnapshot, model_snapshot
+from .service import Report, Server
+from .session import WorkerRecord
+from .state import ServerState
+
+__all__ = ["ModelSnapshot", "Report", "Server", "ServerState", "WorkerRecord", "init_server"]
+
+log = logging.getLogger(__name__)
+
+
+def init_server(
+    args: object | None,
+    net: nn.Module,
+    *,
+    on_version: Callable[[ModelSnapshot], None] | None = None,
+    every: int = 1,
+    listener: Listener | None = None,
+    **settings: Any,
+) -> Report:
+    """Serves the parameters of `net` until the workers are done; `net` then holds the trained parameters and buffers.
+
+    Returns when each of the `world_size - 1` workers has finished, when none has been alive for `grace` seconds, or
+    when none came within `join_timeout`. Without a world size it serves until interrupted, or until `max_version`.
+
+    Args:
+        args: any object with attributes named like settings, each optional; or None.
+        net: the model, with its initial weights.
+        on_version: called with a ModelSnapshot each time `every` versions have passed, in a thread of its own.
+        every: versions between two calls.
+        listener: where workers come; by default gloo at `master`:`port`.
+        settings: see dgs.config.Settings.
+
+    Returns:
+        A Report: the last version, and how each worker ended.
+
+    Raises:
+        ConfigError, LayoutError: the settings or the model cannot be served.
+        PortInUseError: the port is taken.
+    """
+    resolved = config.resolve(args, **settings)
+    _check(resolved, every)
+    layout = layout_of(net, resolved)
+    share_cores(resolved, server=True)
+    device = _device(resolved)
+    with torch.no_grad():
+        theta = torch.cat([p.detach().float().reshape(-1).cpu() for _, p in trainable(net)])
+    state = ServerState(layout, theta, device=device, max_version=resolved.max_version)
+    store = BufferStore(layout.buffers, module_buffers.of(net), resolved.buffers)
+    with ExitStack() as stack:
+        if listener is None:
+            listener = GlooListener(
+                resolved.master,
+                resolved.port,
+                address=resolved.address,
+                agent_run=config.agent_run(resolved),
+            )
+        server = Server(state, store, resolved, listener, dense=METHODS[resolved.mode].dense)
+        if on_version is not None:
+            stack.enter_context(Evaluator(state, store, on_version, every))
+        log.info("serving %d parameters at %s:%d", layout.numel, resolved.master, resolved.port)
+        try:
+            report = server.serve()
+        finally:
+            model_snapshot(state, store).load_into(net)
+    for worker in report.workers:
+        if worker.outcome != "finished":
+            log.warning("worker %d %s: %s", worker.rank, worker.outcome, worker.reason)
+    return report
+
+
+def layout_of(net: nn.Module, settings: Settings) -> Layout:
+    """The layout of a model's trainable parameters."""
+    tensors = [(name, tuple(p.shape)) for name, p in trainable(net)]
+    return Layout(
+        tensors,
+        module_buffers.spec(net),
+        dense_below=settings.dense_below,
+        compress_all=settings.compress_all,
+    )
+
+
+def _check(settings: Settings, every: int) -> None:
+    if settings.mode == LOCAL:
+        raise ConfigError("mode sgd has no server: train in the process of rank 0 instead of calling init_server")
+    if settings.rank not in (None, 0):
+        raise ConfigError(f"init_server is for rank 0, got rank {settings.rank}")
+    if every < 1:
+        raise ConfigError(f"every must be at least 1, got {every}")
+
+
+def _device(settings: Settings) -> torch.device:
+    if settings.cuda and not torch.cuda.is_available():
+        log.warning("no CUDA device for the server's parameters: they stay on the CPU")
+    return torch.device("cuda" if settings.cuda and torch.cuda.is_available() else "cpu")

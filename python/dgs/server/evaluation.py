@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Calls the user's function with the server's model while pushes go on."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from .. import buffers as module_buffers
+from ..buffers import BufferStore
+from ..layout import Layout
+from .state import ServerState
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSnapshot:
+    """The server's model at a version: parameters (trainable ones, float32) and buffers by name, on the CPU."""
+
+    version: int
+    parameters: Mapping[str, Tensor]
+    buffers: Mapping[str, Tensor]
+
+    def load_into(self, model: nn.Module) -> None:
+        """Copies parameters and buffers into `model`."""
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if name in self.parameters:
+                    parameter.copy_(self.parameters[name])
+        module_buffers.load(model, self.buffers)
+
+
+def model_snapshot(state: ServerState, buffers: BufferStore) -> ModelSnapshot:
+    """The server's model now."""
+    taken = state.snapshot()
+    return ModelSnapshot(taken.version, named(state.layout, taken.theta), buffers.current())
+
+
+def named(layout: Layout, flat: Tensor) -> dict[str, Tensor]:
+    """The parameters in a flat vector, by name."""
+    return {s.name: flat[s.offset : s.offset + s.numel].view(s.shape) for s in layout.segments}
+
+
+class Evaluator:
+    """A thread that calls `function` each time `every` versions have passed; a slow one skips versions."""
+
+    def __init__(
+        self, state: ServerState, buffers: BufferStore, function: Callable[[ModelSnapshot], None], every: int
+    ) -> None:
+        self._state, self._buffers, self._function, self._every = state, buffers, function, every
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="dgs-on-version", daemon=True)
+
+    def __enter__(self) -> Evaluator:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        due = self._every
+        while not self._ended.is_set():
+            if self._state.wait_beyond(due - 1, timeout=0.2) < due:
+                continue
+            snapshot = model_snapshot(self._state, self._buffers)
+            due = snapshot.version - snapshot.version % self._every + self._every
+            try:
+                self._function(snapshot)
+            except Exception:
+                log.exception("on_version failed at version %d; training goes on", snapshot.version)

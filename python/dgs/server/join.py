@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The server's side of a join: token, hello, checks. A RefusedError here is told to the worker."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from dgs_ext import wire
+from dgs_ext.wire import Codec
+
+from .. import protocol
+from ..config import CODECS, Settings
+from ..errors import ProtocolError, RefusedError
+from ..layout import Layout
+from ..protocol import Hello
+from ..transport import Link
+
+
+def hear_hello(link: Link, token: str | None, timeout: timedelta) -> Hello:
+    """The worker's hello, once it has proven that it holds the token (if there is one)."""
+    first = link.hear(timeout)
+    nonce = first.get("nonce")
+    if not isinstance(nonce, str) or not 8 <= len(nonce) <= 256:
+        raise ProtocolError("a join begins with a nonce of 8 to 256 characters")
+    if token is None:
+        link.tell({"challenge": None})
+        answer = link.hear(timeout)
+    else:
+        challenge = protocol.nonce()
+        link.tell({"challenge": challenge, "proof": protocol.proof(token, "server", nonce, challenge)})
+        answer = link.hear(timeout)
+        protocol.check_proof(token, "worker", nonce, challenge, answer.get("proof"))
+    if answer.get("protocol") != protocol.PROTOCOL:
+        raise RefusedError(
+            "protocol",
+            f"the worker speaks protocol {answer.get('protocol')!r:.20}, the server {protocol.PROTOCOL}: "
+            "install the same release on both",
+        )
+    return protocol.parse(Hello, answer)
+
+
+def check_hello(hello: Hello, layout: Layout, settings: Settings, dense: bool) -> None:
+    """Raises RefusedError, naming both sides, when worker and server do not fit."""
+    if hello.wire != wire.VERSION:
+        raise RefusedError("wire", f"the worker writes frames of version {hello.wire}, the server reads {wire.VERSION}")
+    kind = "dense" if dense else "sparse"
+    if hello.kind != kind:
+        raise RefusedError(
+            "method", f"the worker's method {hello.mode} is {hello.kind}, the server's {settings.mode} is {kind}"
+        )
+    if len(hello.tensors) > protocol.MAX_TENSORS:
+        raise RefusedError("layout", f"a model of {len(hello.tensors)} tensors passes {protocol.MAX_TENSORS}")
+    if hello.fingerprint != f"{layout.fingerprint:016x}":
+        raise RefusedError("layout", f"the models differ: {_difference(layout, hello)}")
+    if hello.codec not in CODECS:
+        raise RefusedError("codec", f"the worker sends {hello.codec}, the server reads {', '.join(CODECS)}")
+    down = settings.codec_down or hello.codec
+    if down not in hello.codecs:
+        raise RefusedError("codec", f"the server sends {down}, the worker reads {', '.join(map(str, hello.codecs))}")
+    if hello.rank is not None and settings.world_size is not None and not 1 <= hello.rank < settings.world_size:
+        raise RefusedError("rank", f"rank {hello.rank} is not a worker's in a world of {settings.world_size}")
+    if hello.rank == 0 or (hello.rank or 0) > 65535:
+        raise RefusedError("rank", f"rank {hello.rank} is not a worker's: workers are 1 to 65535")
+
+
+def codec_down(hello: Hello, settings: Settings) -> Codec:
+    return CODECS[settings.codec_down or hello.codec]
+
+
+def _difference(layout: Layout, hello: Hello) -> str:
+    shapes = [
+        (str(t[0]), t[1])
+        for t in hello.tensors
+        if isinstance(t, list) and len(t) == 2 and isinstance(t[1], list)
+    ]
+    found = layout.difference(shapes)
+    if found:
+        return found + " (here the server, there the worker)"
+    mine = [[name, dtype, list(shape)] for name, dtype, shape in layout.buffers]
+    return f"the buffers: {mine!r:.200} on the server, {hello.buffers!r:.200} on the worker"

@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One worker's session on the server: receives, applies and replies until the worker leaves."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from torch import Tensor
+
+from dgs_ext.wire import Codec, Decoded, Header, Kind
+
+from .. import protocol
+from ..buffers import BufferStore
+from ..errors import DivergedError, ProtocolError, RefusedError
+from ..frames import Packer
+from ..transport import Link
+from ..weights import digest
+from .budget import Budget
+from .state import Mirror, ServerState
+
+log = logging.getLogger(__name__)
+
+_LOOK_EVERY = 64  # pulls between two looks at ‖θ - b‖
+_LOOKS = 5  # growing looks in a row that are a warning
+
+
+@dataclass
+class WorkerRecord:
+    """What the server knows of a worker, over all its sessions."""
+
+    identity: str
+    rank: int
+    codec_up: Codec
+    codec_down: Codec
+    dense: bool
+    applied: int = 0  # its pushes that were applied, as the worker counts them
+    outcome: str = "alive"  # then "finished", "failed" or "died"
+    reason: str = ""
+    exchanges: int = 0
+    bytes_up: int = 0
+    bytes_down: int = 0
+    staleness: int = 0
+    behind: float = 0.0  # ‖θ - b‖ / ‖push‖ at the last look
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """What the sessions of one server share."""
+
+    state: ServerState
+    buffers: BufferStore
+    budget: Budget
+    active: Callable[[], int]
+    timeout: timedelta
+
+
+class Session:
+    """Owns its link, its worker's mirror and its buffers; `run` is called from one thread."""
+
+    def __init__(self, link: Link, worker: WorkerRecord, shared: Exchange) -> None:
+        self.link, self.worker = link, worker
+        self._shared, self._state = shared, shared.state
+        self._packer = Packer(shared.state.layout)
+        self._mirror: Mirror | None = None
+
+    def run(self) -> None:
+        """Serves the worker until its goodbye.
+
+        Raises:
+            TransportError, FrameError, ProtocolError: the session is to be dropped; θ is whole.
+        """
+        handlers = {Kind.PUSH: self._push, Kind.REQUEST: self._request, Kind.BUFFERS: self._buffers}
+        while True:
+            frame = self.link.receive(None)
+            decoded = self._packer.decode(frame)
+            self.worker.bytes_up += frame.numel()
+            if decoded.header.kind == Kind.GOODBYE:
+                self._goodbye(decoded)
+                return
+            handler = handlers.get(decoded.header.kind)
+            if handler is None:
+                raise ProtocolError(f"a worker may not send a {decoded.header.kind.name} frame")
+            try:
+                handler(decoded)
+            except RefusedError as error:
+                log.warning("worker %d: refused (%s): %s", self.worker.rank, error.code, error)
+                meta = protocol.meta(**protocol.refusal(error.code, str(error)))
+                self._reply(Kind.ERROR, decoded.header, meta)
+
+    def _push(self, decoded: Decoded) -> None:
+        meta = protocol.parse_meta(decoded.meta)
+        density = self._check_push(decoded, meta)
+        values = self._packer.values(decoded)
+        if decoded.form == "sparse":
+            applied = self._state.push_sparse(*self._packer.entries(decoded))
+        else:
+            applied = self._state.push_dense(values)
+        if applied:
+            self.worker.applied = decoded.header.sequence
+            self.worker.exchanges += 1
+        self.worker.staleness = max(0, self._state.version - 1 - decoded.header.version)
+        norm = float(values.norm())
+        answer = {
+            "applied": applied,
+            "active": self._shared.active(),
+            "staleness": self.worker.staleness,
+        }
+        if self.worker.dense:
+            self._reply_model(decoded.header, answer)
+        else:
+            self._reply_difference(decoded.header, answer, density, norm)
+
+    def _check_push(self, decoded: Decoded, meta: dict[str, Any]) -> float:
+        """Everything that can be wrong with a push, before it is applied; returns the worker's density."""
+        header = decoded.header
+        if decoded.form == "bytes":
+            raise ProtocolError("a PUSH frame holds bytes, not values")
+        if header.sequence != self.worker.applied + 1:
+            raise RefusedError(
+                "sequence", f"push {header.sequence} came after {self.worker.applied}: lost or repeated"
+            )
+        if self._mirror is None and not self.worker.dense:
+            raise RefusedError("mirror", "a push came before the first snapshot was requested")
+        if "digest" in meta:
+            self._check_digest(meta["digest"])
+        return _density(meta)
+
+    def _check_digest(self, given: Any) -> None:
+        segments = self._state.layout.segments
+        if not (isinstance(given, list) and len(given) == 2 and isinstance(given[0], int)):
+            raise ProtocolError(f"a push's digest must be [segment, hash], got {given!r:.80}")
+        number, hash_ = given
+        if not 0 <= number < len(segments) or self._mirror is None:
+            raise ProtocolError(f"a push's digest names segment {number} of {len(segments)}")
+        segment = segments[number]
+        mine = digest(self._mirror.weights[segment.offset : segment.offset + segment.numel])
+        if mine != hash_:
+            raise RefusedError(
+                "drift", f"the weights of {segment.name} are not those that this worker was sent"
+            )
+
+    def _reply_difference(self, header: Header, answer: dict[str, Any], density: float, norm: float) -> None:
+        worker, mirror = self.worker, self._mirror
+        assert mirror is not None
+        counts = self._shared.budget.counts(
+            max(1, self._shared.active()), density, worker.codec_up, worker.codec_down
+        )
+        try:
+            version, selection = self._state.pull(mirror, counts, worker.codec_down)
+        except DivergedError as error:
+            raise RefusedError("diverged", str(error)) from None
+        self._watch(mirror, norm)
+        header = self._header(Kind.PULL, header, worker.codec_down, version)
+        self._send(self._packer.sparse(header, protocol.meta(**answer), selection))
+
+    def _reply_model(self, header: Header, answer: dict[str, Any]) -> None:
+        snapshot = self._state.snapshot()
+        header = self._header(Kind.PULL, header, Codec.FLOAT32, snapshot.version)
+        self._send(self._packer.dense(header, protocol.meta(**answer), snapshot.theta))
+
+    def _request(self, decoded: Decoded) -> None:
+        """A snapshot and the buffers; as the worker's new weights ("mirror") or only to look at."""
+        meta = protocol.parse_meta(decoded.meta)
+        snapshot = self._state.snapshot()
+        if meta.get("mirror") and not self.worker.dense:
+            self._mirror = self._state.mirror(snapshot)
+        answer = protocol.meta(active=self._shared.active(), applied=self.worker.applied)
+        header = self._header(Kind.SNAPSHOT, decoded.header, Codec.FLOAT32, snapshot.version)
+        self._send(self._packer.dense(header, answer, snapshot.theta))
+        header = self._header(Kind.BUFFERS, decoded.header, Codec.BYTES, snapshot.version)
+        self._send(self._packer.bytes(header, b"", self._shared.buffers.packed()))
+
+    def _buffers(self, decoded: Decoded) -> None:
+        if decoded.body is None:
+            raise ProtocolError("a BUFFERS frame must hold bytes")
+        self._shared.buffers.update(self.worker.rank, decoded.body)
+
+    def _goodbye(self, decoded: Decoded) -> None:
+        meta = protocol.parse_meta(decoded.meta)
+        self.worker.outcome = "failed" if meta.get("outcome") == "failed" else "finished"
+        self.worker.reason = str(meta.get("reason", ""))[:1000]
+        self._reply(Kind.GOODBYE, decoded.header, b"")
+
+    def _watch(self, mirror: Mirror, norm: float) -> None:
+        """Looks now and then at how far the worker is behind, in units of a push; steady growth is a warning."""
+        mirror.pulls += 1
+        if mirror.pulls % _LOOK_EVERY or norm == 0:
+            return
+        self.worker.behind = self._state.behind(mirror) / norm
+        mirror.looks = [*mirror.looks[-_LOOKS:], self.worker.behind]
+        growing = all(a < b for a, b in zip(mirror.looks, mirror.looks[1:], strict=False))
+        if len(mirror.looks) > _LOOKS and growing and mirror.looks[-1] > 2 * mirror.looks[0]:
+            log.warning(
+                "worker %d falls behind: what it has not seen is %.1f pushes, was %.1f; raise density_down",
+                self.worker.rank,
+                mirror.looks[-1],
+                mirror.looks[0],
+            )
+
+    def _header(self, kind: Kind, request: Header, codec: Codec, version: int) -> Header:
+        return Header(
+            kind=kind,
+            codec=codec,
+            worker=self.worker.rank,
+            fingerprint=self._state.layout.fingerprint,
+            sequence=request.sequence,
+            version=version,
+            done=self._state.done,
+        )
+
+    def _reply(self, kind: Kind, request: Header, meta: bytes) -> None:
+        header = self._header(kind, request, Codec.BYTES, self._state.version)
+        self._send(self._packer.bytes(header, meta))
+
+    def _send(self, frame: Tensor) -> None:
+        self.worker.bytes_down += frame.numel()
+        self.link.send(frame, self._shared.timeout)
+
+
+def _density(meta: dict[str, Any]) -> float:
+    density = meta.get("density")
+    if not isinstance(density, (int, float)) or not 0.0 < density <= 1.0:
+        raise ProtocolError(f"a push's density must be in (0, 1], got {density!r:.80}")
+    return float(density)

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the server holds: θ, its version, and a mirror of every worker's weights. No transport here."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from dgs_ext import ops
+from dgs_ext.ops import Selection
+from dgs_ext.wire import Codec
+
+from ..errors import DivergedError
+from ..layout import Layout
+from ..weights import received
+from .lock import SharedLock
+
+
+@dataclass
+class Mirror:
+    """Bitwise the weights that one worker holds, and the scratch of its pulls. One session's thread uses it."""
+
+    weights: Tensor  # [N]
+    selection: Selection | None = None
+    pulls: int = 0
+    looks: list[float] = field(default_factory=list)  # ‖θ - b‖ / ‖push‖ at the last looks
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """θ at a version, float32 [N] on the CPU."""
+
+    version: int
+    theta: Tensor
+
+
+class ServerState:
+    """θ, its version and the arithmetic on them.
+
+    `push` holds the exclusive lock, `pull` and `snapshot` a shared one, so that every reply is a function of θ at its
+    version and of one mirror.
+
+    Args:
+        layout: the segments.
+        theta: the first parameters, float32 [N]; copied to `device`.
+        max_version: the version after which pushes are no longer applied.
+    """
+
+    def __init__(
+        self, layout: Layout, theta: Tensor, *, device: torch.device, max_version: int | None = None
+    ) -> None:
+        self.layout, self.device, self.max_version = layout, device, max_version
+        self._theta = theta.detach().to(device, torch.float32, copy=True)
+        self._version = 0
+        self._lock = SharedLock()
+        self._advanced = threading.Condition()
+
+    @property
+    def version(self) -> int:
+        return self._version
+
+    @property
+    def done(self) -> bool:
+        return self.max_version is not None and self._version >= self.max_version
+
+    def push_sparse(self, indices: Tensor, values: Tensor) -> bool:
+        """θ -= q at `indices` int64 [K], on the CPU. Returns whether it was applied: not when the run is done."""
+        sent = received(self.layout, indices, values, self.device)
+        with self._lock.exclusive():
+            if self.done:
+                return False
+            ops.sparse_add_([self._theta], self.layout.offsets, sent, subtract=True)
+            self._advance()
+        return True
+
+    def push_dense(self, values: Tensor) -> bool:
+        """θ -= q, float32 [N] on the CPU. Returns whether it was applied."""
+        values = values.to(self.device)
+        with self._lock.exclusive():
+            if self.done:
+                return False
+            ops.dense_add_([self._theta], self.layout.offsets, values, subtract=True)
+            self._advance()
+        return True
+
+    def _advance(self) -> None:
+        self._version += 1
+        with self._advanced:
+            self._advanced.notify_all()
+
+    def wait_beyond(self, version: int, timeout: float) -> int:
+        """Waits until the version passes `version`; returns the version then."""
+        with self._advanced:
+            self._advanced.wait_for(lambda: self._version > version, timeout)
+        return self._version
+
+    def pull(self, mirror: Mirror, counts: Tensor, codec: Codec) -> tuple[int, Selection]:
+        """The largest part of θ - mirror, quantised and added to the mirror; valid until its next pull."""
+        selection = mirror.selection
+        if selection is None or bool((selection.starts.diff() < counts).any()):
+            selection = mirror.selection = Selection.allocate(counts, self.device)
+        offsets = self.layout.offsets
+        with self._lock.shared():
+            version = self._version
+            ops.select_difference([self._theta], [mirror.weights], offsets, counts, selection)
+        bad = selection.failed()
+        if bad is not None:
+            name = self.layout.segments[bad].name
+            raise DivergedError(f"the server's {name} is not finite at version {version}: the run diverged", name)
+        ops.quantize_(selection.values, int(codec))
+        ops.sparse_add_([mirror.weights], offsets, selection)
+        return version, selection.to_cpu()
+
+    def snapshot(self) -> Snapshot:
+        """A copy of θ at one version."""
+        with self._lock.shared():
+            return Snapshot(self._version, self._theta.to("cpu", copy=True))
+
+    def mirror(self, snapshot: Snapshot) -> Mirror:
+        """The mirror of a worker that was sent `snapshot`."""
+        return Mirror(snapshot.theta.to(self.device, copy=True))
+
+    def behind(self, mirror: Mirror) -> float:
+        """‖θ - b‖, what a worker has not yet seen."""
+        with self._lock.shared():
+            return float(torch.dist(self._theta, mirror.weights))
+
+

@@ -1,0 +1,327 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The worker's end of a session: joins, exchanges, looks at the server's model, says goodbye."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from typing import Any
+
+from torch import Tensor
+
+from dgs_ext import wire
+from dgs_ext.ops import Selection
+from dgs_ext.wire import Codec, Decoded, Header, Kind
+
+from . import buffers, protocol
+from .config import CODECS, Settings
+from .errors import (
+    AuthenticationError,
+    FrameError,
+    LinkClosedError,
+    ProtocolError,
+    ServerLostError,
+    ServerUnreachableError,
+    TransportError,
+)
+from .frames import Packer
+from .layout import Layout
+from .protocol import Hello, Welcome
+from .transport import Link
+
+log = logging.getLogger(__name__)
+
+_JOIN_TIMEOUT = timedelta(seconds=60)
+_GOODBYE_TIMEOUT = timedelta(seconds=10)
+
+Dial = Callable[[timedelta], Link]
+
+
+@dataclass
+class Traffic:
+    """What went over the wire, in whole frames, and how long the worker waited for it."""
+
+    exchanges: int = 0
+    bytes_up: int = 0  # pushes
+    bytes_down: int = 0  # pulls
+    other_bytes: int = 0  # snapshots, buffers, goodbyes
+    waiting: float = 0.0  # seconds
+    staleness: int = 0  # of the last push
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """The server's parameters float32 [N] and buffers, at a version. `theta` is valid until the next frame."""
+
+    version: int
+    theta: Tensor
+    buffers: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The server's answer to a push: whether it was applied, and the difference or model that came back."""
+
+    applied: bool
+    decoded: Decoded
+
+
+class Worker:
+    """Owns the link and the heartbeat's thread. Used from one thread; `close` may be called at any time, twice.
+
+    Args:
+        layout: the segments.
+        settings: see dgs.config.
+        dense: the method's kind.
+        dial: makes a new link to the server, waiting at most that long for one.
+    """
+
+    def __init__(self, layout: Layout, settings: Settings, dense: bool, dial: Dial) -> None:
+        self.layout, self.settings, self.dense, self._dial = layout, settings, dense, dial
+        self.traffic = Traffic()
+        self.version = self.sequence = 0
+        self.active = 1
+        self.done = False
+        self.welcome: Welcome | None = None
+        self._identity = uuid.uuid4().hex
+        self._timeout = timedelta(seconds=settings.exchange_timeout)
+        self._packer = Packer(layout)
+        self._link: Link | None = None
+        self._heart: _Heart | None = None
+        self._process = os.getpid()
+
+    @property
+    def connected(self) -> bool:
+        return self._link is not None
+
+    def join(self, timeout: timedelta) -> Model:
+        """Joins the run and returns the weights to start from: the server's mirror of this worker is their copy.
+
+        Raises:
+            ServerUnreachableError: no server came within `timeout`.
+            RefusedError: the server does not take this worker; the message says why.
+        """
+        link = self._dial(timeout)
+        try:
+            self.welcome = self._introduce(link)
+            link.open(self.welcome.session, self.welcome.cap, _JOIN_TIMEOUT)
+            self._link, self._heart = link, _Heart(link, self.settings.heartbeat)
+            return self._snapshot(mirror=True)
+        except BaseException:
+            self._hang_up()
+            link.close()
+            raise
+
+    def _introduce(self, link: Link) -> Welcome:
+        nonce = protocol.nonce()
+        link.tell({"nonce": nonce})
+        challenge = link.hear(_JOIN_TIMEOUT)
+        protocol.raise_refusal(challenge)
+        proof = self._proof(nonce, challenge)
+        link.tell(asdict(self._hello()) | ({"proof": proof} if proof else {}))
+        answer = link.hear(_JOIN_TIMEOUT)
+        protocol.raise_refusal(answer)
+        return protocol.parse(Welcome, answer)
+
+    def _proof(self, nonce: str, challenge: Mapping[str, Any]) -> str | None:
+        token, theirs = self.settings.token, challenge.get("challenge")
+        if token is None:
+            if theirs is not None:
+                raise AuthenticationError("the server asks for a token: set DGS_TOKEN to the server's")
+            return None
+        if not isinstance(theirs, str):
+            raise AuthenticationError("this worker has a token (DGS_TOKEN) and the server has none")
+        protocol.check_proof(token, "server", nonce, theirs, challenge.get("proof"))
+        return protocol.proof(token, "worker", nonce, theirs)
+
+    def _hello(self) -> Hello:
+        layout, settings = self.layout, self.settings
+        return Hello(
+            protocol=protocol.PROTOCOL,
+            wire=wire.VERSION,
+            identity=self._identity,
+            rank=settings.rank,
+            kind="dense" if self.dense else "sparse",
+            mode=settings.mode,
+            codec=settings.codec,
+            codecs=list(CODECS),
+            fingerprint=f"{layout.fingerprint:016x}",
+            tensors=[list(t) for t in layout.describe()],
+            buffers=[list(b) for b in layout.buffers],
+            sequence=self.sequence,
+        )
+
+    def rejoin(self) -> tuple[bool, Model]:
+        """Joins again after a lost link. Returns whether the last push was applied after all, and the weights.
+
+        Raises:
+            ServerLostError: the server did not take this worker back within `rejoin_timeout`.
+        """
+        self._hang_up()
+        before = self.sequence
+        deadline = time.monotonic() + self.settings.rejoin_timeout
+        while True:
+            left = max(0.0, deadline - time.monotonic())
+            try:
+                model = self.join(timedelta(seconds=left))
+                break
+            except TransportError as error:
+                if left <= 0 or isinstance(error, ServerUnreachableError):
+                    raise ServerLostError(
+                        f"the server is lost at version {self.version} and could not be joined again within "
+                        f"{self.settings.rejoin_timeout:g} s: {error}"
+                    ) from error
+                time.sleep(0.2)
+        log.warning("joined the server again at version %d, with a fresh snapshot", self.version)
+        assert self.welcome is not None
+        self.sequence = self.welcome.applied
+        return self.welcome.applied > before, model
+
+    def exchange(self, update: Selection | Tensor, codec: Codec, density: float, digest: tuple[int, str]) -> Reply:
+        """Pushes `update` (on the CPU) and returns what came back.
+
+        Raises:
+            TransportError: the link is lost; whether the push was applied is known after `rejoin`.
+            RefusedError: the server refused the push and applied nothing.
+        """
+        header = self._header(Kind.PUSH, codec, self.sequence + 1)
+        if isinstance(update, Selection):
+            frame = self._packer.sparse(header, protocol.meta(density=density, digest=digest), update)
+        else:
+            frame = self._packer.dense(header, protocol.meta(density=1.0), update)
+        began = time.perf_counter()
+        self._send(frame)
+        self.traffic.bytes_up += frame.numel()
+        decoded, length = self._receive(Kind.PULL)
+        self.traffic.waiting += time.perf_counter() - began
+        self.traffic.bytes_down += length
+        meta = protocol.parse_meta(decoded.meta)
+        applied = meta.get("applied") is True
+        if applied:
+            self.sequence += 1
+            self.traffic.exchanges += 1
+        self.traffic.staleness = int(meta.get("staleness", 0))
+        return Reply(applied, decoded)
+
+    def entries(self, reply: Reply) -> tuple[Tensor, Tensor]:
+        """Indices and values of a sparse reply, on the CPU; valid until the next frame."""
+        return self._packer.entries(reply.decoded)
+
+    def values(self, reply: Reply) -> Tensor:
+        """The vector of a dense reply, on the CPU; valid until the next frame."""
+        return self._packer.values(reply.decoded)
+
+    def look(self) -> Model:
+        """The server's model now; this worker's weights and mirror stay as they are."""
+        return self._snapshot(mirror=False)
+
+    def restart(self) -> Model:
+        """A fresh snapshot that becomes this worker's weights and mirror."""
+        return self._snapshot(mirror=True)
+
+    def send_buffers(self, packed: Tensor) -> None:
+        """Sends the worker's buffers, uint8; there is no reply."""
+        frame = self._packer.bytes(self._header(Kind.BUFFERS, Codec.BYTES, self.sequence), b"", packed)
+        self.traffic.other_bytes += frame.numel()
+        self._send(frame)
+
+    def close(self, outcome: str = "finished", reason: str = "") -> None:
+        """Says goodbye and frees the link, its threads and sockets."""
+        if self._link is None or os.getpid() != self._process:
+            return
+        try:
+            header = self._header(Kind.GOODBYE, Codec.BYTES, self.sequence)
+            frame = self._packer.bytes(header, protocol.meta(outcome=outcome, reason=reason[:1000]))
+            self._link.send(frame, _GOODBYE_TIMEOUT)
+            self._link.receive(_GOODBYE_TIMEOUT)
+        except (TransportError, FrameError) as error:
+            log.warning("the goodbye did not reach the server: %s", error)
+        finally:
+            self._hang_up()
+
+    def close_at_exit(self) -> None:
+        """The goodbye of a process that ends without `close`: failed if an exception ended it."""
+        error = getattr(sys, "last_value", None)
+        if error is None:
+            self.close()
+        else:
+            self.close("failed", repr(error))
+
+    def _snapshot(self, mirror: bool) -> Model:
+        header = self._header(Kind.REQUEST, Codec.BYTES, self.sequence)
+        self._send(self._packer.bytes(header, protocol.meta(mirror=mirror)))
+        decoded, length = self._receive(Kind.SNAPSHOT)
+        theta = self._packer.values(decoded)
+        packed, more = self._receive(Kind.BUFFERS)
+        self.traffic.other_bytes += length + more
+        if packed.body is None:
+            raise ProtocolError("a BUFFERS frame came without bytes")
+        return Model(decoded.header.version, theta, buffers.unpack(packed.body, self.layout.buffers))
+
+    def _header(self, kind: Kind, codec: Codec, sequence: int) -> Header:
+        return Header(
+            kind=kind,
+            codec=codec,
+            worker=self.welcome.rank if self.welcome else 0,
+            fingerprint=self.layout.fingerprint,
+            sequence=sequence,
+            version=self.version,
+        )
+
+    def _send(self, frame: Tensor) -> None:
+        self._open().send(frame, self._timeout)
+
+    def _receive(self, expected: Kind) -> tuple[Decoded, int]:
+        frame = self._open().receive(self._timeout)
+        decoded = self._packer.decode(frame)
+        if decoded.header.kind == Kind.ERROR:
+            protocol.raise_refusal(protocol.parse_meta(decoded.meta))
+        if decoded.header.kind != expected:
+            raise ProtocolError(f"the server sent {decoded.header.kind.name} where {expected.name} was due")
+        meta = protocol.parse_meta(decoded.meta)
+        self.version = decoded.header.version
+        self.done = self.done or decoded.header.done
+        self.active = max(1, int(meta.get("active", self.active)))
+        return decoded, frame.numel()
+
+    def _open(self) -> Link:
+        if self._link is None:
+            raise LinkClosedError("the worker is not connected")
+        return self._link
+
+    def _hang_up(self) -> None:
+        heart, link = self._heart, self._link
+        self._heart = self._link = None
+        if heart is not None:
+            heart.stop()
+        if link is not None:
+            link.close()
+
+
+class _Heart:
+    """A thread that beats until stopped or until the link is gone, whatever the main thread is doing."""
+
+    def __init__(self, link: Link, every: float) -> None:
+        self._link, self._every = link, every
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="dgs-heartbeat", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stopped.wait(self._every):
+            try:
+                self._link.beat()
+            except TransportError as error:
+                log.debug("the heartbeat ends: %s", error)
+                return
