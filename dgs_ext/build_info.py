@@ -22,6 +22,7 @@ class BuildInfo:
     machine: str
     compiler: str
     flags: str
+    instruction_sets: str
     torch: str
     oldest_torch: str
     cuda: str | None

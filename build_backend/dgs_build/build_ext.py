@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import platform
 import re
+import shlex
 import subprocess
 import sys
 import sysconfig
@@ -22,16 +24,35 @@ from .torch_version import OLDEST_TORCH, too_old
 
 PACKAGE = "dgs_ext"
 RECORD = "build_info.json"
+# What a compiler defines when it may use an instruction set, and that set's name.
+INSTRUCTION_SETS = {
+    "__SSE2__": "SSE2",
+    "__SSE4_2__": "SSE4.2",
+    "__AVX__": "AVX",
+    "__AVX2__": "AVX2",
+    "__FMA__": "FMA",
+    "__AVX512F__": "AVX-512",
+    "__ARM_NEON": "NEON",
+    "__ARM_FEATURE_SVE": "SVE",
+}
 
 
 def _gpus_present() -> list[tuple[int, int]]:
     return [torch.cuda.get_device_capability(index) for index in range(torch.cuda.device_count())]
 
 
-def _compiler_version() -> str:
-    compiler = (os.environ.get("CXX") or sysconfig.get_config_var("CXX") or "c++").split()[0]
-    run = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False)
-    return run.stdout.partition("\n")[0].strip() or compiler
+def _ask_compiler(*arguments: str) -> str:
+    compiler = os.environ.get("CXX") or sysconfig.get_config_var("CXX") or "c++"
+    command = [*shlex.split(compiler), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, input="").stdout
+
+
+def _instruction_sets() -> str:
+    """Ask the compiler which instruction sets its flags, CFLAGS included, let it use everywhere."""
+    flags = shlex.split(os.environ.get("CFLAGS", ""))
+    defined = set(_ask_compiler(*flags, *modules.CXX_FLAGS, "-dM", "-E", "-x", "c++", "-").split())
+    found = [name for macro, name in INSTRUCTION_SETS.items() if macro in defined]
+    return f"{platform.machine()} with {', '.join(found)}" if found else platform.machine()
 
 
 class BuildExt(cpp_extension.BuildExtension):
@@ -65,7 +86,7 @@ class BuildExt(cpp_extension.BuildExtension):
         """Compile, and leave build_info.json beside the modules."""
         on = self.architectures
         gpus = f"CUDA for {on} ({self.architectures_from})" if on else "CPU only"
-        self.announce(f"dgs: {gpus}: {self.choice.reason}", level=4)
+        self.announce(f"dgs: {gpus}: {self.choice.reason}", level=logging.WARNING)
         super().run()
         record = json.dumps(self._record(), indent=2) + "\n"
         targets = [Path(self.build_lib, PACKAGE)] + [modules.ROOT / PACKAGE] * bool(self.inplace)
@@ -96,8 +117,9 @@ class BuildExt(cpp_extension.BuildExtension):
             "version": self.distribution.get_version(),
             "python": platform.python_version(),
             "machine": platform.machine(),
-            "compiler": _compiler_version(),
+            "compiler": _ask_compiler("--version").partition("\n")[0].strip(),
             "flags": " ".join(modules.CXX_FLAGS),
+            "instruction_sets": _instruction_sets(),
             "torch": torch.__version__,
             "oldest_torch": "{}.{}".format(*OLDEST_TORCH),
             "cuda": used.version if used else None,
