@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """DGS: dual-way gradient sparsification for asynchronous distributed training (arXiv 1910.10929).
 
-    init_server(args, net)                                       # rank 0
-    optimizer = GradientSGD(net.parameters(), lr=0.1, model=net)  # the others
+init_server(args, net)                                       # rank 0
+optimizer = GradientSGD(net.parameters(), lr=0.1, model=net)  # the others
 """
 
 from __future__ import annotations
 
 from .config import Settings
+from .device import device
 from .errors import DGSError
 from .layout import Layout
 from .methods import MODES
@@ -30,5 +31,6 @@ __all__ = [
     "Settings",
     "Traffic",
     "WarmUp",
+    "device",
     "init_server",
 ]

@@ -31,10 +31,14 @@ class Settings:
 
     mode: str = _setting("dgs", "dgs, asgd, gd, dgc or sgd")
     rank: int | None = _setting(None, "0 serves, 1.. work; None lets the server choose a worker's", "RANK")
-    world_size: int | None = _setting(None, "server and workers; None: any number comes and goes", "WORLD_SIZE")
+    world_size: int | None = _setting(
+        None, "server and workers; None: any number comes and goes", "WORLD_SIZE"
+    )
     master: str = _setting("127.0.0.1", "the server's host name or address", "MASTER_ADDR")
     port: int = _setting(29500, "the server's port", "MASTER_PORT")
-    address: str | None = _setting(None, "this process's own address; None: the one that routes to the master")
+    address: str | None = _setting(
+        None, "this process's own address; None: the one that routes to the master"
+    )
     token: str | None = _setting(None, "a secret that both ends must hold")
     density: float = _setting(0.01, "fraction of each tensor that a push sends, in (0, 1]")
     density_down: float | None = _setting(None, "the same for a pull; None: density × active workers")
@@ -58,7 +62,9 @@ class Settings:
     max_workers: int = _setting(1024, "sessions at once")
     on_drift: str = _setting("raise", "weights altered between exchanges: raise, or snapshot")
     on_nonfinite: str = _setting("raise", "NaN or infinite gradients: raise, or skip the step with a warning")
-    threads: int | None = _setting(None, "torch's threads in this process; None: cores shared out on one machine")
+    threads: int | None = _setting(
+        None, "torch's threads in this process; None: cores shared out on one machine"
+    )
     cuda: bool = _setting(False, "the server: hold the parameters on a GPU")
 
     def __post_init__(self) -> None:
@@ -94,7 +100,9 @@ def _check(s: Settings) -> None:
     if s.mode == LOCAL and s.rank:
         raise ConfigError(f"mode sgd runs in one process: rank 0 trains, got rank {s.rank}")
     if s.heartbeat_timeout <= s.heartbeat:
-        raise ConfigError(f"heartbeat_timeout ({s.heartbeat_timeout} s) must exceed heartbeat ({s.heartbeat} s)")
+        raise ConfigError(
+            f"heartbeat_timeout ({s.heartbeat_timeout} s) must exceed heartbeat ({s.heartbeat} s)"
+        )
 
 
 _LEAST: Mapping[str, float] = {
@@ -118,7 +126,9 @@ def resolve(args: object | None, environ: Mapping[str, str] | None = None, /, **
     known = {f.name for f in fields(Settings)}
     unknown = set(keywords) - known - {"sparsity"}
     if unknown:
-        raise ConfigError(f"unknown setting {sorted(unknown)[0]!r}; the settings are {', '.join(sorted(known))}")
+        raise ConfigError(
+            f"unknown setting {sorted(unknown)[0]!r}; the settings are {', '.join(sorted(known))}"
+        )
     values: dict[str, Any] = {}
     for layer in (
         _from_environment(environ),
@@ -162,7 +172,9 @@ def _converted(name: str, value: Any) -> Any:
     kind = _kind(next(f for f in fields(Settings) if f.name == name))
     try:
         if kind is bool and isinstance(value, str):
-            return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}[value.lower()]
+            return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}[
+                value.lower()
+            ]
         if kind is int and isinstance(value, float) and value != int(value):
             raise ValueError
         return kind(value)

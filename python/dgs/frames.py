@@ -45,7 +45,7 @@ class Packer:
         out = self._room(values.numel(), header.codec, meta)
         return out[: wire.encode_dense(out, header, meta, values)]
 
-    def bytes(self, header: Header, meta: bytes, body: Tensor | None = None) -> Tensor:
+    def opaque(self, header: Header, meta: bytes, body: Tensor | None = None) -> Tensor:
         """A frame of bytes, or of metadata alone."""
         out = self._room(0 if body is None else body.numel(), Codec.BYTES, meta)
         return out[: wire.encode_bytes(out, header, meta, body)]

@@ -93,7 +93,11 @@ class Layout:
             if mine != theirs:
                 return f"tensor {i}: {mine} here, {theirs} there"
         extra = other[len(self.segments) :]
-        return f"tensor {len(self.segments)}: none here, {extra[0][0]} {list(extra[0][1])} there" if extra else ""
+        return (
+            f"tensor {len(self.segments)}: none here, {extra[0][0]} {list(extra[0][1])} there"
+            if extra
+            else ""
+        )
 
 
 def check_parameter(name: str, parameter: Tensor) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 import warnings
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -32,8 +32,8 @@ from .errors import (
 )
 from .hyper import Hypers
 from .layout import Layout, trainable
-from .methods import LOCAL, METHODS, Hyper, Method
-from .schedules import Constant, DensitySchedule
+from .methods import LOCAL, METHODS, Method
+from .schedules import Constant, DensitySchedule, check_density
 from .threads import share_cores
 from .weights import Weights
 from .worker import Dial, Model, Reply, Traffic, Worker
@@ -96,7 +96,9 @@ class GradientSGD(torch.optim.Optimizer):
     def _prepare(self, schedule: DensitySchedule, dial: Dial | None) -> None:
         settings = self.settings
         if settings.rank == 0:
-            raise ConfigError("rank 0 is the server: call init_server there, and GradientSGD on ranks 1 and up")
+            raise ConfigError(
+                "rank 0 is the server: call init_server there, and GradientSGD on ranks 1 and up"
+            )
         if self._model is None:
             raise ConfigError("model=… is needed: it names the parameters and holds the buffers")
         named = self._named_parameters(self._model)
@@ -121,7 +123,9 @@ class GradientSGD(torch.optim.Optimizer):
         known = {id(p) for _, p in named}
         strange = [p for p in mine if id(p) not in known]
         if strange:
-            raise LayoutError(f"a parameter of shape {tuple(strange[0].shape)} is not one of model's parameters")
+            raise LayoutError(
+                f"a parameter of shape {tuple(strange[0].shape)} is not one of model's parameters"
+            )
         if len({p.device for _, p in named}) > 1:
             raise LayoutError("the parameters are on several devices; one worker trains on one")
         return named
@@ -140,7 +144,7 @@ class GradientSGD(torch.optim.Optimizer):
         self._farewell = weakref.finalize(self, self._client.close_at_exit)
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step of the method and one exchange with the server.
 
         Args:
@@ -164,14 +168,16 @@ class GradientSGD(torch.optim.Optimizer):
     def _exchange_step(self, worker: Worker) -> None:
         self._check_unaltered(worker)
         grads = [_gradient(p) for p in self._weights.parameters]
-        for attempt in range(_ATTEMPTS):
+        for _ in range(_ATTEMPTS):
             hyper = self._hypers.at(worker.version, worker.active)
             update = self._method.step(grads, self._weights.masters, hyper)
             if not self._finite():
                 return
             sent, on_wire = self._quantised(update)
             try:
-                reply = worker.exchange(on_wire, self.settings.codec_up, self._hypers.density(hyper), self._digest())
+                reply = worker.exchange(
+                    on_wire, self.settings.codec_up, self._hypers.density(hyper), self._digest()
+                )
             except RefusedError as error:
                 if error.code != "drift" or not self._after_drift(worker, str(error)):
                     raise
@@ -189,7 +195,9 @@ class GradientSGD(torch.optim.Optimizer):
                 self._method.commit(sent, hyper)
             self._receive(worker, reply)
             return
-        raise ServerLostError(f"a push failed {_ATTEMPTS} times over new sessions at version {worker.version}")
+        raise ServerLostError(
+            f"a push failed {_ATTEMPTS} times over new sessions at version {worker.version}"
+        )
 
     def _finite(self) -> bool:
         bad = self._method.failed()
@@ -254,7 +262,9 @@ class GradientSGD(torch.optim.Optimizer):
 
     def _connected(self) -> Worker:
         if self._worker is None:
-            raise TransportError("the optimizer is not connected: call connect(), and do not step after close() or in server_model()")
+            raise TransportError(
+                "the optimizer is not connected: call connect(), and do not step after close() or in server_model()"
+            )
         return self._worker
 
     def _local_step(self) -> None:
@@ -304,7 +314,9 @@ class GradientSGD(torch.optim.Optimizer):
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Adds a group before connecting; afterwards the layout is agreed and this is a ConfigError."""
         if getattr(self, "_worker", None) is not None or hasattr(self, "_client"):
-            raise ConfigError("the layout is fixed once the optimizer is made: give all parameters to its constructor")
+            raise ConfigError(
+                "the layout is fixed once the optimizer is made: give all parameters to its constructor"
+            )
         super().add_param_group(param_group)
         _check_group(self.param_groups[-1])
 
@@ -433,7 +445,7 @@ def _check_group(group: dict[str, Any]) -> None:
     if not decay >= 0:
         raise ConfigError(f"weight_decay must be at least 0, got {decay}")
     if density is not None:
-        config.check_density(density)
+        check_density(density)
 
 
-__all__: Iterable[str] = ["GradientSGD"]
+__all__ = ["GradientSGD"]

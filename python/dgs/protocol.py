@@ -13,10 +13,8 @@ import hmac
 import json
 import secrets
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, TypeVar
-
-from dgs_ext import wire
 
 from .errors import AuthenticationError, ProtocolError, RefusedError
 
@@ -69,7 +67,9 @@ def parse(kind: type[Message], message: Mapping[str, Any]) -> Message:
         raise ProtocolError(f"a {kind.__name__.lower()} lacks the field {missing[0]!r}")
     for name, field in fields.items():
         if not _fits(message[name], str(field.type)):
-            raise ProtocolError(f"{kind.__name__.lower()}.{name} must be {field.type}, got {message[name]!r:.80}")
+            raise ProtocolError(
+                f"{kind.__name__.lower()}.{name} must be {field.type}, got {message[name]!r:.80}"
+            )
     return kind(**{name: message[name] for name in fields})
 
 
@@ -127,11 +127,3 @@ def parse_meta(text: bytes) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ProtocolError("a frame's metadata is no JSON object")
     return values
-
-
-def hello_message(hello: Hello) -> dict[str, Any]:
-    return asdict(hello)
-
-
-def supported_codecs() -> list[str]:
-    return [c.name.lower() for c in wire.Codec if c is not wire.Codec.BYTES]

@@ -56,7 +56,9 @@ class Weights:
 
     def add_sparse(self, indices: Tensor, values: Tensor) -> None:
         """w += q at `indices` int64 [K], ascending; on the CPU."""
-        ops.sparse_add_(self.masters, self.layout.offsets, received(self.layout, indices, values, self.device))
+        ops.sparse_add_(
+            self.masters, self.layout.offsets, received(self.layout, indices, values, self.device)
+        )
         self._publish()
 
     def add_dense(self, values: Tensor) -> None:

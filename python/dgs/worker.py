@@ -184,7 +184,9 @@ class Worker:
         self.sequence = self.welcome.applied
         return self.welcome.applied > before, model
 
-    def exchange(self, update: Selection | Tensor, codec: Codec, density: float, digest: tuple[int, str]) -> Reply:
+    def exchange(
+        self, update: Selection | Tensor, codec: Codec, density: float, digest: tuple[int, str]
+    ) -> Reply:
         """Pushes `update` (on the CPU) and returns what came back.
 
         Raises:
@@ -228,7 +230,7 @@ class Worker:
 
     def send_buffers(self, packed: Tensor) -> None:
         """Sends the worker's buffers, uint8; there is no reply."""
-        frame = self._packer.bytes(self._header(Kind.BUFFERS, Codec.BYTES, self.sequence), b"", packed)
+        frame = self._packer.opaque(self._header(Kind.BUFFERS, Codec.BYTES, self.sequence), b"", packed)
         self.traffic.other_bytes += frame.numel()
         self._send(frame)
 
@@ -238,7 +240,7 @@ class Worker:
             return
         try:
             header = self._header(Kind.GOODBYE, Codec.BYTES, self.sequence)
-            frame = self._packer.bytes(header, protocol.meta(outcome=outcome, reason=reason[:1000]))
+            frame = self._packer.opaque(header, protocol.meta(outcome=outcome, reason=reason[:1000]))
             self._link.send(frame, _GOODBYE_TIMEOUT)
             self._link.receive(_GOODBYE_TIMEOUT)
         except (TransportError, FrameError) as error:
@@ -256,7 +258,7 @@ class Worker:
 
     def _snapshot(self, mirror: bool) -> Model:
         header = self._header(Kind.REQUEST, Codec.BYTES, self.sequence)
-        self._send(self._packer.bytes(header, protocol.meta(mirror=mirror)))
+        self._send(self._packer.opaque(header, protocol.meta(mirror=mirror)))
         decoded, length = self._receive(Kind.SNAPSHOT)
         theta = self._packer.values(decoded)
         packed, more = self._receive(Kind.BUFFERS)

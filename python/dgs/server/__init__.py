@@ -103,7 +103,9 @@ def layout_of(net: nn.Module, settings: Settings) -> Layout:
 
 def _check(settings: Settings, every: int) -> None:
     if settings.mode == LOCAL:
-        raise ConfigError("mode sgd has no server: train in the process of rank 0 instead of calling init_server")
+        raise ConfigError(
+            "mode sgd has no server: train in the process of rank 0 instead of calling init_server"
+        )
     if settings.rank not in (None, 0):
         raise ConfigError(f"init_server is for rank 0, got rank {settings.rank}")
     if every < 1:

@@ -42,11 +42,14 @@ def hear_hello(link: Link, token: str | None, timeout: timedelta) -> Hello:
 def check_hello(hello: Hello, layout: Layout, settings: Settings, dense: bool) -> None:
     """Raises RefusedError, naming both sides, when worker and server do not fit."""
     if hello.wire != wire.VERSION:
-        raise RefusedError("wire", f"the worker writes frames of version {hello.wire}, the server reads {wire.VERSION}")
+        raise RefusedError(
+            "wire", f"the worker writes frames of version {hello.wire}, the server reads {wire.VERSION}"
+        )
     kind = "dense" if dense else "sparse"
     if hello.kind != kind:
         raise RefusedError(
-            "method", f"the worker's method {hello.mode} is {hello.kind}, the server's {settings.mode} is {kind}"
+            "method",
+            f"the worker's method {hello.mode} is {hello.kind}, the server's {settings.mode} is {kind}",
         )
     if len(hello.tensors) > protocol.MAX_TENSORS:
         raise RefusedError("layout", f"a model of {len(hello.tensors)} tensors passes {protocol.MAX_TENSORS}")
@@ -56,8 +59,14 @@ def check_hello(hello: Hello, layout: Layout, settings: Settings, dense: bool) -
         raise RefusedError("codec", f"the worker sends {hello.codec}, the server reads {', '.join(CODECS)}")
     down = settings.codec_down or hello.codec
     if down not in hello.codecs:
-        raise RefusedError("codec", f"the server sends {down}, the worker reads {', '.join(map(str, hello.codecs))}")
-    if hello.rank is not None and settings.world_size is not None and not 1 <= hello.rank < settings.world_size:
+        raise RefusedError(
+            "codec", f"the server sends {down}, the worker reads {', '.join(map(str, hello.codecs))}"
+        )
+    if (
+        hello.rank is not None
+        and settings.world_size is not None
+        and not 1 <= hello.rank < settings.world_size
+    ):
         raise RefusedError("rank", f"rank {hello.rank} is not a worker's in a world of {settings.world_size}")
     if hello.rank == 0 or (hello.rank or 0) > 65535:
         raise RefusedError("rank", f"rank {hello.rank} is not a worker's: workers are 1 to 65535")

@@ -7,13 +7,13 @@ import itertools
 import logging
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 
 from ..buffers import BufferStore
 from ..config import CODECS, Settings
 from ..errors import DGSError, LinkClosedError, RefusedError, TransportError
-from ..protocol import Hello, Welcome, cap, hello_message, refusal
+from ..protocol import Hello, Welcome, cap, refusal
 from ..transport import Link, Listener
 from .budget import Budget
 from .join import check_hello, codec_down, hear_hello
@@ -135,7 +135,7 @@ class Server:
             log.warning("a join failed: %s", error)
             return None
         try:
-            link.tell(hello_message(welcome))
+            link.tell(asdict(welcome))
             link.open(welcome.session, welcome.cap, _JOIN_TIMEOUT)
         except TransportError as error:
             self._leave(session, "died", f"while joining: {error}")
@@ -161,7 +161,9 @@ class Server:
             worker = self._workers.get(hello.identity)
             if worker is None:
                 down = codec_down(hello, self.settings)
-                worker = WorkerRecord(hello.identity, rank, CODECS[hello.codec], down, self._dense, hello.sequence)
+                worker = WorkerRecord(
+                    hello.identity, rank, CODECS[hello.codec], down, self._dense, hello.sequence
+                )
                 self._workers[hello.identity] = worker
             else:
                 log.warning("worker %d joined again", rank)

@@ -172,7 +172,7 @@ class Session:
         header = self._header(Kind.SNAPSHOT, decoded.header, Codec.FLOAT32, snapshot.version)
         self._send(self._packer.dense(header, answer, snapshot.theta))
         header = self._header(Kind.BUFFERS, decoded.header, Codec.BYTES, snapshot.version)
-        self._send(self._packer.bytes(header, b"", self._shared.buffers.packed()))
+        self._send(self._packer.opaque(header, b"", self._shared.buffers.packed()))
 
     def _buffers(self, decoded: Decoded) -> None:
         if decoded.body is None:
@@ -214,7 +214,7 @@ class Session:
 
     def _reply(self, kind: Kind, request: Header, meta: bytes) -> None:
         header = self._header(kind, request, Codec.BYTES, self._state.version)
-        self._send(self._packer.bytes(header, meta))
+        self._send(self._packer.opaque(header, meta))
 
     def _send(self, frame: Tensor) -> None:
         self.worker.bytes_down += frame.numel()

@@ -109,7 +109,9 @@ class ServerState:
         bad = selection.failed()
         if bad is not None:
             name = self.layout.segments[bad].name
-            raise DivergedError(f"the server's {name} is not finite at version {version}: the run diverged", name)
+            raise DivergedError(
+                f"the server's {name} is not finite at version {version}: the run diverged", name
+            )
         ops.quantize_(selection.values, int(codec))
         ops.sparse_add_([mirror.weights], offsets, selection)
         return version, selection.to_cpu()
@@ -127,5 +129,3 @@ class ServerState:
         """‖θ - b‖, what a worker has not yet seen."""
         with self._lock.shared():
             return float(torch.dist(self._theta, mirror.weights))
-
-

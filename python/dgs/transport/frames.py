@@ -13,7 +13,9 @@ from .base import MAX_JSON
 def check_cap(payload: int, cap: int) -> None:
     """Raises FrameTooLargeError if a payload of that many bytes passes the session's cap."""
     if payload > cap:
-        raise FrameTooLargeError(f"a frame of {payload} payload bytes passes the session's cap of {cap} bytes")
+        raise FrameTooLargeError(
+            f"a frame of {payload} payload bytes passes the session's cap of {cap} bytes"
+        )
 
 
 def parse_json(text: str | bytes) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from datetime import timedelta
 from typing import Any
 
 import torch
-import torch.distributed as dist
+import torch.distributed
 from torch import Tensor
 
 from dgs_ext import wire
@@ -34,6 +34,9 @@ from .base import Link, Listener
 from .frames import check_cap, parse_json
 
 log = logging.getLogger(__name__)
+
+dist: Any = torch.distributed  # whose stubs lack the stores and gloo's options
+Store = Any
 
 _POLL = 0.01
 _FOREVER = timedelta(days=365)
@@ -54,7 +57,7 @@ class GlooLink(Link):
     """
 
     def __init__(
-        self, store: dist.Store, run: str, ticket: int, rank: int, address: str | Callable[[str], str]
+        self, store: Store, run: str, ticket: int, rank: int, address: str | Callable[[str], str]
     ) -> None:
         self._store, self._run, self._rank, self._address = store, run, rank, address
         self._ticket = ticket
@@ -205,7 +208,7 @@ class GlooListener(Listener):
     ) -> None:
         self._address, self._run = address, _prefix(agent_run)
         if agent_run is not None:
-            store: dist.Store = _client(host, port, _STORE_TIMEOUT)
+            store: Store = _client(host, port, _STORE_TIMEOUT)
             self.port = port
         else:
             try:
@@ -221,8 +224,8 @@ class GlooListener(Listener):
                 timeout=_STORE_TIMEOUT,
                 master_listen_fd=server.detach(),
             )
-        self._owner: dist.Store | None = store
-        self._store: dist.Store | None = store.clone()
+        self._owner: Store | None = store
+        self._store: Store | None = store.clone()
         self._seen = 0
 
     def accept(self, timeout: timedelta) -> GlooLink | None:
@@ -276,12 +279,14 @@ def _await_port(host: str, port: int, deadline: float) -> None:
                     f"no server at {host}:{port}: {error}. Is it started, and the port open on its machine?"
                 ) from None
             if now - said > 3:
-                log.warning("waiting for the server at %s:%d (%s), %.0f s more", host, port, error, deadline - now)
+                log.warning(
+                    "waiting for the server at %s:%d (%s), %.0f s more", host, port, error, deadline - now
+                )
                 said = now
         time.sleep(0.1)
 
 
-def _client(host: str, port: int, timeout: timedelta) -> dist.TCPStore:
+def _client(host: str, port: int, timeout: timedelta) -> Store:
     try:
         return dist.TCPStore(host, port, is_master=False, wait_for_workers=False, timeout=timeout)
     except RuntimeError as error:

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-
 from torch import Tensor
 
 from dgs_ext import wire
@@ -121,5 +120,3 @@ class InProcessListener(Listener):
         self._closed = True
         while not self._joins.empty():
             self._joins.get().close()
-
-
