@@ -25,8 +25,8 @@ def _setting(default: Any, doc: str, env: str | None = None) -> Any:
 class Settings:
     """Everything that can be set about a run; each is a keyword, an attribute of `args`, or an environment variable.
 
-    The environment variable of a setting is DGS_<NAME>, besides torchrun's RANK, WORLD_SIZE, MASTER_ADDR and
-    MASTER_PORT. `sparsity` is accepted for 1 - density.
+    The environment variable of a setting is DGS_<NAME> (DGS_SERVER_CUDA for `cuda`: DGS_CUDA is the build's),
+    besides torchrun's RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT. `sparsity` is accepted for 1 - density.
     """
 
     mode: str = _setting("dgs", "dgs, asgd, gd, dgc or sgd")
@@ -85,12 +85,10 @@ def _check(s: Settings) -> None:
     check_density(s.density)
     if s.density_down is not None:
         check_density(s.density_down, "density_down")
-    for name, least in _LEAST.items():
+    for name, (least, most) in _RANGES.items():
         value = getattr(s, name)
-        if value is not None and not value >= least:
-            raise ConfigError(f"{name} must be at least {least:g}, got {value}")
-    if s.port > 65535:
-        raise ConfigError(f"port must be at most 65535, got {s.port}")
+        if value is not None and not least <= value <= most:
+            raise ConfigError(f"{name} must be in [{least:g}, {most:g}], got {value}")
     if s.rank is not None and s.world_size is not None and s.rank >= s.world_size:
         raise ConfigError(f"rank must be below world_size = {s.world_size}, got {s.rank}")
     if s.world_size == 1 and s.mode != LOCAL:
@@ -105,10 +103,15 @@ def _check(s: Settings) -> None:
         )
 
 
-_LEAST: Mapping[str, float] = {
-    "rank": 0, "world_size": 1, "port": 0, "dense_below": 0, "clip": 1e-30, "clip_workers": 1, "buffers_every": 1,
-    "max_version": 1, "connect_timeout": 0, "exchange_timeout": 1e-3, "rejoin_timeout": 0, "heartbeat": 1e-3,
-    "heartbeat_timeout": 1e-3, "grace": 0, "join_timeout": 0, "max_workers": 1, "threads": 1,
+_MANY = 2**53  # counts up to here are exact in JSON
+_LONG = 1e9  # seconds, which every timer takes
+
+_RANGES: Mapping[str, tuple[float, float]] = {
+    "rank": (0, 65535), "world_size": (1, 65536), "port": (0, 65535), "dense_below": (0, _MANY),
+    "clip": (1e-30, 1e30), "clip_workers": (1, 65535), "buffers_every": (1, _MANY), "max_version": (1, _MANY),
+    "connect_timeout": (0, _LONG), "exchange_timeout": (1e-3, _LONG), "rejoin_timeout": (0, _LONG),
+    "heartbeat": (1e-3, _LONG), "heartbeat_timeout": (1e-3, _LONG), "grace": (0, _LONG),
+    "join_timeout": (0, _LONG), "max_workers": (1, 65535), "threads": (1, 65535),
 }  # fmt: skip
 
 
@@ -123,6 +126,10 @@ def resolve(args: object | None, environ: Mapping[str, str] | None = None, /, **
     A keyword or attribute that is None counts as not given. Raises ConfigError on a contradiction.
     """
     environ = os.environ if environ is None else environ
+    if isinstance(args, Mapping):
+        raise ConfigError(
+            "args must be an object with attributes, got a mapping: pass it as keywords, **args"
+        )
     known = {f.name for f in fields(Settings)}
     unknown = set(keywords) - known - {"sparsity"}
     if unknown:
@@ -144,7 +151,7 @@ def resolve(args: object | None, environ: Mapping[str, str] | None = None, /, **
 def _without_sparsity(given: dict[str, Any]) -> dict[str, Any]:
     if "sparsity" not in given:
         return given
-    sparsity = float(given.pop("sparsity"))
+    sparsity = _as("sparsity", float, given.pop("sparsity"))
     if "density" in given:
         raise ConfigError(f"density ({given['density']}) and sparsity ({sparsity}) are both given; give one")
     if not 0.0 <= sparsity < 1.0:
@@ -152,10 +159,13 @@ def _without_sparsity(given: dict[str, Any]) -> dict[str, Any]:
     return given | {"density": 1.0 - sparsity}
 
 
+_VARIABLES = {"cuda": "DGS_SERVER_CUDA"}  # where it is not DGS_<NAME>
+
+
 def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for f in fields(Settings):
-        for key in (f.metadata["env"], f"DGS_{f.name.upper()}"):
+        for key in (f.metadata["env"], _VARIABLES.get(f.name, f"DGS_{f.name.upper()}")):
             if key and environ.get(key):
                 found[f.name] = environ[key]
     if environ.get("DGS_SPARSITY"):
@@ -169,16 +179,20 @@ def _kind(f: Field[Any]) -> type:
 
 
 def _converted(name: str, value: Any) -> Any:
-    kind = _kind(next(f for f in fields(Settings) if f.name == name))
+    return _as(name, _kind(next(f for f in fields(Settings) if f.name == name)), value)
+
+
+_TRUTH = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+
+
+def _as(name: str, kind: type, value: Any) -> Any:
     try:
         if kind is bool and isinstance(value, str):
-            return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}[
-                value.lower()
-            ]
+            return _TRUTH[value.lower()]
         if kind is int and isinstance(value, float) and value != int(value):
             raise ValueError
         return kind(value)
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, OverflowError):
         raise ConfigError(f"{name} must be {kind.__name__}, got {value!r}") from None
 
 

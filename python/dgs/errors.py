@@ -18,6 +18,7 @@ __all__ = [
     "LinkClosedError",
     "LinkTimeoutError",
     "NonFiniteGradientError",
+    "NotConnectedError",
     "PortInUseError",
     "ProtocolError",
     "RefusedError",
@@ -37,14 +38,6 @@ class LayoutError(DGSError, ValueError):
 
 class NonFiniteGradientError(DGSError, ArithmeticError):
     """A gradient, or the state it was added to, holds NaN or infinity. Nothing was sent and no state has changed."""
-
-    def __init__(self, message: str, tensor: str) -> None:
-        super().__init__(message)
-        self.tensor = tensor
-
-
-class DivergedError(DGSError, ArithmeticError):
-    """The server's parameters have overflowed: the run has diverged. Start again with a smaller learning rate."""
 
     def __init__(self, message: str, tensor: str) -> None:
         super().__init__(message)
@@ -75,6 +68,10 @@ class FrameTooLargeError(TransportError):
     """A frame is larger than the cap agreed when the session began."""
 
 
+class NotConnectedError(TransportError):
+    """A step before `connect()`, after `close()` or inside `server_model()`. Nothing was sent."""
+
+
 class ProtocolError(DGSError, RuntimeError):
     """The other end said something that the protocol does not allow at this point."""
 
@@ -92,6 +89,14 @@ class AuthenticationError(RefusedError):
 
     def __init__(self, message: str) -> None:
         super().__init__("token", message)
+
+
+class DivergedError(RefusedError, ArithmeticError):
+    """The server's parameters have overflowed: the run has diverged. Start again with a smaller learning rate."""
+
+    def __init__(self, message: str, tensor: str = "") -> None:
+        super().__init__("diverged", message)
+        self.tensor = tensor
 
 
 class ServerUnreachableError(TransportError):

@@ -20,7 +20,7 @@ class Hypers:
     Args:
         layout: the segments.
         parameters: of the segments, in their order.
-        groups: the optimizer's param_groups, read at every step.
+        groups: the optimizer's param_groups, which say what belongs to which and the initial learning rates.
         schedule: the density of groups that set none.
     """
 
@@ -31,17 +31,17 @@ class Hypers:
         groups: Sequence[Mapping[str, Any]],
         schedule: DensitySchedule,
     ) -> None:
-        self._layout, self._groups, self._schedule = layout, groups, schedule
+        self._layout, self._schedule = layout, schedule
         number = {id(p): i for i, group in enumerate(groups) for p in group["params"]}
         self._group_of = [number[id(p)] for p in parameters]
         self._first_lr = [float(group["lr"]) for group in groups]
         self._known: tuple[object, Hyper] | None = None
 
-    def at(self, version: int, workers: int) -> Hyper:
-        """The hyper-parameters at a server version with so many active workers."""
+    def at(self, groups: Sequence[Mapping[str, Any]], version: int, workers: int) -> Hyper:
+        """The hyper-parameters of `groups` at a server version with so many active workers."""
         rows = [
             (float(g["lr"]), float(g["momentum"]), float(g["weight_decay"]), self._density(i, g, version))
-            for i, g in enumerate(self._groups)
+            for i, g in enumerate(groups)
         ]
         if self._known is None or self._known[0] != (rows, workers):
             self._known = (rows, workers), self._make(rows, workers)

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import functools
 import logging
+import math
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
@@ -13,34 +15,19 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.sgd import sgd
 
-from dgs_ext import ops
-from dgs_ext.ops import Selection
-
-from . import buffers as module_buffers
-from . import config, transport
-from .errors import (
-    ConfigError,
-    DriftError,
-    LayoutError,
-    NonFiniteGradientError,
-    ProtocolError,
-    RefusedError,
-    ServerLostError,
-    TransportError,
-)
-from .hyper import Hypers
-from .layout import Layout, trainable
-from .methods import LOCAL, METHODS, Method
+from . import config, local, transport
+from .errors import ConfigError, LayoutError, NotConnectedError
+from .layout import trainable
+from .methods import LOCAL
+from .replica import Replica
 from .schedules import Constant, DensitySchedule, check_density
 from .threads import share_cores
-from .weights import Weights
-from .worker import Dial, Model, Reply, Traffic, Worker
+from .worker import Dial, Traffic
 
 log = logging.getLogger(__name__)
 
-_ATTEMPTS = 3  # at one step, over lost links
+_DEFAULTS = {"momentum": 0.0, "weight_decay": 0.0, "density": None}
 
 
 class GradientSGD(torch.optim.Optimizer):
@@ -81,19 +68,22 @@ class GradientSGD(torch.optim.Optimizer):
         **settings: Any,
     ) -> None:
         self.settings = config.resolve(args, **settings)
-        self._worker: Worker | None = None
-        super().__init__(
-            params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "density": None}
-        )
+        self._replica: Replica | None = None
+        self._connected = self._showing = False
+        params = list(params)
+        if not params:
+            raise LayoutError("there are no parameters: nothing to train")
+        super().__init__(params, _DEFAULTS | {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
         self._local_steps = 0
         self._model = model
+        self._names = {id(p): name for name, p in model.named_parameters()} if model is not None else {}
         if self.settings.mode == LOCAL:
             return
-        self._prepare(schedule or Constant(self.settings.density), dial)
+        self._replica = self._prepare(schedule or Constant(self.settings.density), dial)
         if connect:
             self.connect()
 
-    def _prepare(self, schedule: DensitySchedule, dial: Dial | None) -> None:
+    def _prepare(self, schedule: DensitySchedule, dial: Dial | None) -> Replica:
         settings = self.settings
         if settings.rank == 0:
             raise ConfigError(
@@ -102,20 +92,12 @@ class GradientSGD(torch.optim.Optimizer):
         if self._model is None:
             raise ConfigError("model=… is needed: it names the parameters and holds the buffers")
         named = self._named_parameters(self._model)
-        self.layout = Layout(
-            [(name, tuple(p.shape)) for name, p in named],
-            module_buffers.spec(self._model),
-            dense_below=settings.dense_below,
-            compress_all=settings.compress_all,
-        )
-        parameters = [p for _, p in named]
         share_cores(settings, server=False)
-        self._weights = Weights(self.layout, parameters)
-        self._method = _method(settings, self.layout, self._weights.device)
-        if not self._method.uses_momentum and any(g["momentum"] for g in self.param_groups):
+        dial = dial or functools.partial(_dial, settings)
+        replica = Replica(self._model, named, self.param_groups, settings, schedule, dial)
+        if not replica.method.uses_momentum and any(g["momentum"] for g in self.param_groups):
             warnings.warn(f"momentum has no part in mode {settings.mode} and is ignored", stacklevel=4)
-        self._hypers = Hypers(self.layout, parameters, self.param_groups, schedule)
-        self._client = Worker(self.layout, settings, self._method.dense, dial or self._dial)
+        return replica
 
     def _named_parameters(self, model: nn.Module) -> list[tuple[str, nn.Parameter]]:
         mine = [p for group in self.param_groups for p in group["params"] if p.requires_grad]
@@ -130,22 +112,17 @@ class GradientSGD(torch.optim.Optimizer):
             raise LayoutError("the parameters are on several devices; one worker trains on one")
         return named
 
-    def _dial(self, timeout: timedelta) -> transport.Link:
-        s = self.settings
-        return transport.dial(s.master, s.port, timeout, address=s.address, run=config.agent_run(s))
-
     def connect(self) -> None:
         """Joins the server, waiting for one at most `connect_timeout`, and loads its weights and buffers."""
-        if self.settings.mode == LOCAL or self._worker is not None:
+        if self._replica is None or self._connected:
             return
-        model = self._client.join(timedelta(seconds=self.settings.connect_timeout))
-        self._load(model)
-        self._worker = self._client
-        self._farewell = weakref.finalize(self, self._client.close_at_exit)
+        self._replica.connect()
+        self._connected = True
+        self._farewell = weakref.finalize(self, self._replica.session.close_at_exit)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One step of the method and one exchange with the server.
+        """One step of the method and one exchange with the server; nothing once the run is `done`.
 
         Args:
             closure: reevaluates the model and returns the loss.
@@ -153,167 +130,55 @@ class GradientSGD(torch.optim.Optimizer):
         Raises:
             NonFiniteGradientError: nothing was sent and no state has changed.
             DriftError: something else wrote the weights; nothing was applied.
+            DivergedError: the server's parameters have overflowed.
             ServerLostError: the server is gone.
+            NotConnectedError: before `connect`, after `close`, or inside `server_model`.
         """
+        replica = self._ready()
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        if self.settings.mode == LOCAL:
-            self._local_step()
-        elif not self.done:
-            self._exchange_step(self._connected())
+        if self.done:
+            return loss
+        if replica is not None:
+            replica.step(self.param_groups)
+        elif local.finite(self.param_groups, self._names, self.settings):
+            local.step(self.param_groups, self.state, nesterov=self.settings.nesterov)
+            self._local_steps += 1
         return loss
 
-    def _exchange_step(self, worker: Worker) -> None:
-        self._check_unaltered(worker)
-        grads = [_gradient(p) for p in self._weights.parameters]
-        for _ in range(_ATTEMPTS):
-            hyper = self._hypers.at(worker.version, worker.active)
-            update = self._method.step(grads, self._weights.masters, hyper)
-            if not self._finite():
-                return
-            sent, on_wire = self._quantised(update)
-            try:
-                reply = worker.exchange(
-                    on_wire, self.settings.codec_up, self._hypers.density(hyper), self._digest()
-                )
-            except RefusedError as error:
-                if error.code != "drift" or not self._after_drift(worker, str(error)):
-                    raise
-                continue
-            except TransportError as error:
-                log.warning("the link to the server is lost (%s)", error)
-                applied, model = worker.rejoin()
-                if applied:
-                    self._method.commit(sent, hyper)
-                self._load(model)
-                if applied:
-                    return
-                continue
-            if reply.applied:
-                self._method.commit(sent, hyper)
-            self._receive(worker, reply)
-            return
-        raise ServerLostError(
-            f"a push failed {_ATTEMPTS} times over new sessions at version {worker.version}"
-        )
-
-    def _finite(self) -> bool:
-        bad = self._method.failed()
-        if bad is None:
-            return True
-        name = self.layout.segments[bad].name
-        message = f"the gradient of {name}, or what it was added to, is not finite; nothing was sent"
-        if self.settings.on_nonfinite == "raise":
-            raise NonFiniteGradientError(message, name)
-        log.warning("%s: the step is skipped", message)
-        return False
-
-    def _quantised(self, update: Selection | Tensor) -> tuple[Selection | Tensor, Selection | Tensor]:
-        """What is pushed, where the state lives and on the CPU."""
-        values = update.values if isinstance(update, Selection) else update
-        ops.quantize_(values, int(self.settings.codec_up))
-        return update, update.to_cpu() if isinstance(update, Selection) else update.cpu()
-
-    def _receive(self, worker: Worker, reply: Reply) -> None:
-        if reply.decoded.form == "bytes":
-            raise ProtocolError("a PULL frame holds bytes, not values")
-        if self._method.dense:
-            self._weights.load(worker.values(reply))
-        elif reply.decoded.form == "sparse":
-            self._weights.add_sparse(*worker.entries(reply))
-        else:
-            self._weights.add_dense(worker.values(reply))
-        every = self.settings.buffers_every
-        if worker.traffic.exchanges % every == 0:
-            self._send_buffers(worker)
-
-    def _digest(self) -> tuple[int, str]:
-        segment = self._client.sequence % len(self.layout.segments)
-        return segment, self._weights.digest(segment)
-
-    def _check_unaltered(self, worker: Worker) -> None:
-        altered = self._weights.altered()
-        if altered is None:
-            return
-        name = self.layout.segments[altered].name
-        message = f"{name} was written or replaced since the last step by something other than this optimizer"
-        if not self._after_drift(worker, message):
-            raise DriftError(f"{message}; set on_drift='snapshot' to take the server's weights instead", name)
-
-    def _after_drift(self, worker: Worker, message: str) -> bool:
-        if self.settings.on_drift != "snapshot":
-            return False
-        log.warning("%s: the server's weights are taken anew", message)
-        self._weights.reload()
-        self._load(worker.restart())
-        return True
-
-    def _load(self, model: Model) -> None:
-        self._weights.load(model.theta)
-        assert self._model is not None
-        module_buffers.load(self._model, model.buffers)
-
-    def _send_buffers(self, worker: Worker) -> None:
-        if self.layout.buffers and self.settings.buffers != "none":
-            assert self._model is not None
-            worker.send_buffers(module_buffers.pack(module_buffers.of(self._model), self.layout.buffers))
-
-    def _connected(self) -> Worker:
-        if self._worker is None:
-            raise TransportError(
-                "the optimizer is not connected: call connect(), and do not step after close() or in server_model()"
+    def _ready(self) -> Replica | None:
+        if self._showing:
+            raise NotConnectedError("model shows the server's weights: step after the server_model() block")
+        if self._replica is not None and not self._connected:
+            raise NotConnectedError(
+                "the optimizer is not connected: call connect(); after close() make another"
             )
-        return self._worker
-
-    def _local_step(self) -> None:
-        for group in self.param_groups:
-            params = [p for p in group["params"] if p.grad is not None]
-            momenta = [self.state[p].get("momentum_buffer") for p in params]
-            sgd(
-                params,
-                [p.grad for p in params],
-                momenta,
-                has_sparse_grad=any(p.grad.is_sparse for p in params),
-                weight_decay=group["weight_decay"],
-                momentum=group["momentum"],
-                lr=group["lr"],
-                dampening=0.0,
-                nesterov=self.settings.nesterov,
-                maximize=False,
-            )
-            for p, buffer in zip(params, momenta, strict=True):
-                self.state[p]["momentum_buffer"] = buffer
-        self._local_steps += 1
+        return self._replica
 
     @contextmanager
     def server_model(self) -> Iterator[nn.Module]:
-        """Shows the server's parameters and buffers in `model`, for evaluation; then puts the worker's own back."""
-        if self.settings.mode == LOCAL:
-            if self._model is None:
-                raise ConfigError("model=… is needed to show a model")
-            yield self._model
-            return
-        worker = self._connected()
-        self._check_unaltered(worker)
-        seen = worker.look()
-        assert self._model is not None
-        own = {name: b.detach().clone() for name, b in module_buffers.of(self._model).items()}
-        self._worker = None  # no step on weights that are not the worker's
+        """Shows the server's parameters and buffers in `model`, for evaluation; then puts the worker's own back.
+
+        Mode sgd has one model, and shows it. Raises NotConnectedError, and DriftError as `step` does.
+        """
+        if self._model is None:
+            raise ConfigError("model=… is needed to show a model")
+        replica = self._ready()
+        self._showing = True
         try:
-            with self._weights.swapped(seen.theta):
-                module_buffers.load(self._model, seen.buffers)
-                try:
-                    yield self._model
-                finally:
-                    module_buffers.load(self._model, own)
+            if replica is None:
+                yield self._model
+            else:
+                with replica.server_model() as shown:
+                    yield shown
         finally:
-            self._worker = worker
+            self._showing = False
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Adds a group before connecting; afterwards the layout is agreed and this is a ConfigError."""
-        if getattr(self, "_worker", None) is not None or hasattr(self, "_client"):
+        """Called by the constructor; afterwards the layout is agreed with the server and this is a ConfigError."""
+        if self._replica is not None:
             raise ConfigError(
                 "the layout is fixed once the optimizer is made: give all parameters to its constructor"
             )
@@ -322,46 +187,58 @@ class GradientSGD(torch.optim.Optimizer):
 
     def state_dict(self) -> dict[str, Any]:
         """torch's state_dict, with each parameter's velocity and residual under `state`."""
-        if self.settings.mode == LOCAL:
+        if self._replica is None:
             return super().state_dict()
-        for name, flat in self._method.buffers().items():
-            for segment, p in zip(self.layout.segments, self._weights.parameters, strict=True):
-                part = flat[segment.offset : segment.offset + segment.numel]
-                self.state[p][name] = part.view(segment.shape).clone()
+        for name in self._replica.method.buffers():
+            for p, part in self._replica.state_of(name):
+                self.state[p][name] = part.clone()
         try:
             return super().state_dict()
         finally:
             self.state.clear()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Loads hyper-parameters and the method's state; weights come from the server."""
-        super().load_state_dict(state_dict)
-        if self.settings.mode == LOCAL:
+        """Loads hyper-parameters and the method's state; the weights are the server's.
+
+        What the saved state does not hold, such as that of another method, starts from zero.
+        Raises ConfigError or ValueError, and changes nothing, when the groups or the shapes are others.
+        """
+        groups = [_DEFAULTS | group for group in state_dict["param_groups"]]
+        for group in groups:
+            _check_group(group)
+        parts = [] if self._replica is None else list(self._saved(self._replica, state_dict["state"]))
+        super().load_state_dict({**state_dict, "param_groups": groups})
+        if self._replica is None:
             return
         self.state.clear()
+        for part, saved in parts:
+            part.zero_() if saved is None else part.copy_(saved)
+
+    def _saved(self, replica: Replica, state: dict[int, Any]) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Each part of the method's state beside what was saved of it, float32 as it was."""
         numbers = {id(p): i for i, p in enumerate(p for g in self.param_groups for p in g["params"])}
-        for name, flat in self._method.buffers().items():
-            for segment, p in zip(self.layout.segments, self._weights.parameters, strict=True):
-                saved = state_dict["state"].get(numbers[id(p)], {}).get(name)
-                part = flat[segment.offset : segment.offset + segment.numel]
-                if saved is None:
-                    part.zero_()
-                else:
-                    part.copy_(saved.reshape(-1))
+        for name in replica.method.buffers():
+            for p, part in replica.state_of(name):
+                saved = state.get(numbers[id(p)], {}).get(name)
+                if saved is not None and saved.shape != part.shape:
+                    raise ConfigError(
+                        f"load_state_dict: {name} of parameter {numbers[id(p)]} must have shape "
+                        f"{tuple(part.shape)}, got {tuple(saved.shape)}"
+                    )
+                yield part, saved
 
     def close(self, outcome: str = "finished", reason: str = "") -> None:
         """Sends the buffers and a goodbye, and frees the link. Further steps are errors; may be called twice."""
-        worker, self._worker = self._worker, None
-        if worker is None:
+        replica = self._replica
+        if replica is None or not self._connected:
             return
+        self._connected = False
         self._farewell.detach()
         try:
-            if outcome == "finished":
-                self._send_buffers(worker)
-        except TransportError as error:
-            log.warning("the buffers did not reach the server: %s", error)
+            if outcome == "finished" and not self._showing:
+                replica.send_buffers()
         finally:
-            worker.close(outcome, reason)
+            replica.session.close(outcome, reason)
 
     def __enter__(self) -> GradientSGD:
         return self
@@ -375,7 +252,7 @@ class GradientSGD(torch.optim.Optimizer):
     @property
     def version(self) -> int:
         """Pushes that the server had applied at the last reply (mode sgd: steps taken)."""
-        return self._local_steps if self.settings.mode == LOCAL else self._client.version
+        return self._local_steps if self._replica is None else self._replica.session.version
 
     @property
     def progress(self) -> float:
@@ -386,19 +263,19 @@ class GradientSGD(torch.optim.Optimizer):
     @property
     def done(self) -> bool:
         """Whether the run has reached max_version: further steps do nothing."""
-        if self.settings.mode == LOCAL:
-            return bool(self._end) and self.version >= (self._end or 0)
-        return self._client.done
+        if self._replica is not None:
+            return self._replica.session.done
+        return self._end is not None and self.version >= self._end
 
     @property
     def _end(self) -> int | None:
-        welcome = None if self.settings.mode == LOCAL else self._client.welcome
+        welcome = None if self._replica is None else self._replica.session.welcome
         return welcome.max_version if welcome else self.settings.max_version
 
     @property
     def rank(self) -> int:
         """This worker's rank, from 1 (mode sgd: 0)."""
-        welcome = None if self.settings.mode == LOCAL else self._client.welcome
+        welcome = None if self._replica is None else self._replica.session.welcome
         return welcome.rank if welcome else 0
 
     @property
@@ -409,41 +286,32 @@ class GradientSGD(torch.optim.Optimizer):
     @property
     def num_workers(self) -> int:
         """Workers in the run, for a data sampler: world_size - 1, or those active when the world size is open."""
-        if self.settings.mode == LOCAL:
+        if self._replica is None:
             return 1
-        welcome = self._client.welcome
-        known = welcome.workers if welcome else 1
-        world = self.settings.world_size
-        return world - 1 if world else max(known, self._client.active)
+        session, world = self._replica.session, self.settings.world_size
+        known = session.welcome.workers if session.welcome else 1
+        return world - 1 if world else max(known, session.active)
 
     @property
     def traffic(self) -> Traffic:
         """Bytes, exchanges, waiting time and staleness so far."""
-        return Traffic() if self.settings.mode == LOCAL else self._client.traffic
+        return Traffic() if self._replica is None else self._replica.session.traffic
 
 
-def _method(settings: config.Settings, layout: Layout, device: torch.device) -> Method:
-    return METHODS[settings.mode].create(layout, device, settings)
-
-
-def _gradient(p: Tensor) -> Tensor:
-    """The gradient as an op takes it: flat and contiguous; empty for none."""
-    grad = p.grad
-    if grad is None:
-        return torch.empty(0, device=p.device)
-    if grad.is_sparse:
-        grad = grad.to_dense()
-    return grad.contiguous().view(-1)
+def _dial(settings: config.Settings, timeout: timedelta) -> transport.Link:
+    return transport.dial(
+        settings.master, settings.port, timeout, address=settings.address, run=config.agent_run(settings)
+    )
 
 
 def _check_group(group: dict[str, Any]) -> None:
     lr, momentum, decay, density = (group[k] for k in ("lr", "momentum", "weight_decay", "density"))
-    if not float(lr) >= 0:
-        raise ConfigError(f"lr must be at least 0, got {lr}")
+    if not 0 <= float(lr) < math.inf:
+        raise ConfigError(f"lr must be at least 0 and finite, got {lr}")
     if not 0 <= momentum < 1:
         raise ConfigError(f"momentum must be in [0, 1), got {momentum}")
-    if not decay >= 0:
-        raise ConfigError(f"weight_decay must be at least 0, got {decay}")
+    if not 0 <= decay < math.inf:
+        raise ConfigError(f"weight_decay must be at least 0 and finite, got {decay}")
     if density is not None:
         check_density(density)
 

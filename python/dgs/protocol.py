@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from .errors import AuthenticationError, ProtocolError, RefusedError
+from .errors import AuthenticationError, DivergedError, ProtocolError, RefusedError
 
 PROTOCOL = 1
 MAX_TENSORS = 65535
@@ -86,10 +86,11 @@ def refusal(code: str, message: str) -> dict[str, Any]:
 
 
 def raise_refusal(message: Mapping[str, Any]) -> None:
-    """Raises RefusedError (AuthenticationError) if the message is a refusal."""
+    """Raises RefusedError (AuthenticationError, DivergedError) if the message is a refusal."""
     if "refused" in message:
         code, text = str(message["refused"]), str(message.get("message", ""))
-        raise AuthenticationError(text) if code == "token" else RefusedError(code, text)
+        special = {"token": AuthenticationError, "diverged": DivergedError}
+        raise special[code](text) if code in special else RefusedError(code, text)
 
 
 def nonce() -> str:

@@ -34,12 +34,18 @@ class Weights:
     def device(self) -> torch.device:
         return self.masters[0].device
 
-    def altered(self) -> int | None:
-        """The first segment that something else has written or replaced since the last change here, or None."""
+    def altered(self, turn: int) -> int | None:
+        """The first segment that something else has written or replaced since the last change here, or None.
+
+        Writes past autograd's count (`p.data.mul_(2)`) are looked for in one segment, the one whose `turn` it is,
+        where the parameter is not its own master; where it is, the digest that goes with a push finds them.
+        """
         for s, (p, seen) in enumerate(zip(self.parameters, self._seen, strict=True)):
             if (p._version, p.data_ptr()) != seen:
                 return s
-        return None
+        s = turn % len(self.masters)
+        p, master = self.parameters[s], self.masters[s]
+        return None if _is_master(p) or torch.equal(p.detach(), master.view(p.shape).to(p.dtype)) else s
 
     def reload(self) -> None:
         """Takes the masters anew from replaced parameters (`p.data = …`), before a `load` overwrites them."""
@@ -94,7 +100,10 @@ class Weights:
         self._mark()
 
     def _mark(self) -> None:
-        self._seen = [(p._version, p.data_ptr()) for p in self.parameters]
+        self._seen = [
+            (p._version, (m if _is_master(p) else p).data_ptr())
+            for p, m in zip(self.parameters, self.masters, strict=True)
+        ]
 
 
 def received(layout: Layout, indices: Tensor, values: Tensor, device: torch.device) -> ops.Selection:
