@@ -6,8 +6,15 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+from setuptools import __version__ as setuptools_version
 from setuptools import find_packages, setup
 from setuptools.command.build import build
+
+if int(setuptools_version.partition(".")[0]) < 77:  # the first that reads pyproject.toml's licence
+    sys.exit(
+        f"building dgs needs setuptools 77 or newer, and setuptools {setuptools_version} is installed here; run:"
+        " pip install --upgrade setuptools, or leave --no-build-isolation away"
+    )
 
 ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT / "build_backend"))  # also when run as `python setup.py`, without the backend

@@ -18,7 +18,7 @@ Settings = dict[str, Any] | None
 
 def get_requires_for_build_wheel(config_settings: Settings = None) -> list[str]:
     """Ask for a torch only where the outer environment has none."""
-    return [] if outer_torch.folder() else [REQUIREMENT, "numpy"]
+    return [] if outer_torch.usable(outer_torch.folders()) else [REQUIREMENT, "numpy"]
 
 
 def get_requires_for_build_editable(config_settings: Settings = None) -> list[str]:

@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import os
+import site as site_module
 import sys
-import sysconfig
 import tomllib
 from pathlib import Path
 
@@ -19,8 +19,30 @@ from dgs_build.toolkit import BuildConfigError
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return an empty folder that takes the place of the outer environment's site-packages."""
-    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path))
+    monkeypatch.setattr(outer_torch, "folders", lambda: [str(tmp_path)])
     return tmp_path
+
+
+def environment(folder: Path, monkeypatch: pytest.MonkeyPatch, system: str) -> None:
+    """Make this process look like a virtual environment in `folder`."""
+    (folder / "pyvenv.cfg").write_text(f"home = /usr/bin\ninclude-system-site-packages = {system}\n")
+    monkeypatch.setattr(sys, "prefix", str(folder))
+    monkeypatch.setattr(sys, "base_prefix", "/base")
+    monkeypatch.setattr(site_module, "PREFIXES", [str(folder)])
+
+
+def test_an_isolated_environment_is_its_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    environment(tmp_path, monkeypatch, "false")
+    assert outer_torch.folders() and all(folder.startswith(str(tmp_path)) for folder in outer_torch.folders())
+
+
+def test_an_environment_that_sees_the_system_has_its_folders_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment(tmp_path, monkeypatch, "true")
+    first, *others = outer_torch.folders()
+    assert first.startswith(str(tmp_path))
+    assert any(folder.startswith("/base/") for folder in others)
 
 
 def install(site: Path, version: str) -> None:
