@@ -21,11 +21,13 @@ from dgs_ext.ops import Selection
 from dgs_ext.wire import Codec, Decoded, Header, Kind
 
 from . import buffers, protocol
+from .bounded import within
 from .config import CODECS, Settings
 from .errors import (
     AuthenticationError,
     FrameError,
     LinkClosedError,
+    LinkTimeoutError,
     ProtocolError,
     ServerLostError,
     ServerUnreachableError,
@@ -40,6 +42,7 @@ log = logging.getLogger(__name__)
 
 _JOIN_TIMEOUT = timedelta(seconds=60)
 _GOODBYE_TIMEOUT = timedelta(seconds=10)
+_PATIENCE = 3.0  # seconds beyond a join's timeout, for an answer that is on its way
 
 Dial = Callable[[timedelta], Link]
 
@@ -108,23 +111,42 @@ class Worker:
             ServerUnreachableError: no server came within `timeout`.
             RefusedError: the server does not take this worker; the message says why.
         """
-        link = self._dial(timeout)
+        limit = (
+            max(timeout.total_seconds(), 1.0) + _PATIENCE
+        )  # `dial` keeps to the timeout if anything answers
         try:
-            self.welcome = self._introduce(link)
-            link.open(self.welcome.session, self.welcome.cap, _JOIN_TIMEOUT)
+            link, self.welcome = within(
+                limit, lambda: self._meet(timeout), _discard, "the server did not answer"
+            )
+        except LinkTimeoutError as error:
+            raise ServerUnreachableError(f"{error}: is it frozen, or not a server of this library?") from None
+        try:
             self._link, self._heart = link, _Heart(link, self.settings.heartbeat)
             return self._snapshot(mirror=True)
         except BaseException:
             self._hang_up()
+            raise
+
+    def _meet(self, timeout: timedelta) -> tuple[Link, Welcome]:
+        link = self._dial(timeout)
+        try:
+            welcome = self._introduce(link)
+            link.open(welcome.session, welcome.cap, _JOIN_TIMEOUT)
+        except BaseException:
             link.close()
             raise
+        return link, welcome
 
     def _introduce(self, link: Link) -> Welcome:
         nonce = protocol.nonce()
         link.tell({"nonce": nonce})
         challenge = link.hear(_JOIN_TIMEOUT)
         protocol.raise_refusal(challenge)
-        proof = self._proof(nonce, challenge)
+        try:
+            proof = self._proof(nonce, challenge)
+        except AuthenticationError as error:
+            link.tell(protocol.refusal(error.code, f"the worker turned away: {error}"))
+            raise
         link.tell(asdict(self._hello()) | ({"proof": proof} if proof else {}))
         answer = link.hear(_JOIN_TIMEOUT)
         protocol.raise_refusal(answer)
@@ -305,6 +327,10 @@ class Worker:
             heart.stop()
         if link is not None:
             link.close()
+
+
+def _discard(met: tuple[Link, Welcome]) -> None:
+    met[0].close()
 
 
 class _Heart:

@@ -67,8 +67,11 @@ class Evaluator:
 
     def _run(self) -> None:
         due = self._every
-        while not self._ended.is_set():
-            if self._state.wait_beyond(due - 1, timeout=0.2) < due:
+        while True:
+            ended = self._ended.is_set()  # asked first, so that what was due at the end is still called
+            if self._state.wait_beyond(due - 1, timeout=0 if ended else 0.2) < due:
+                if ended:
+                    return
                 continue
             snapshot = model_snapshot(self._state, self._buffers)
             due = snapshot.version - snapshot.version % self._every + self._every

@@ -22,13 +22,14 @@ def hear_hello(link: Link, token: str | None, timeout: timedelta) -> Hello:
     nonce = first.get("nonce")
     if not isinstance(nonce, str) or not 8 <= len(nonce) <= 256:
         raise ProtocolError("a join begins with a nonce of 8 to 256 characters")
+    challenge = protocol.nonce()
     if token is None:
         link.tell({"challenge": None})
-        answer = link.hear(timeout)
     else:
-        challenge = protocol.nonce()
         link.tell({"challenge": challenge, "proof": protocol.proof(token, "server", nonce, challenge)})
-        answer = link.hear(timeout)
+    answer = link.hear(timeout)
+    protocol.raise_refusal(answer)
+    if token is not None:
         protocol.check_proof(token, "worker", nonce, challenge, answer.get("proof"))
     if answer.get("protocol") != protocol.PROTOCOL:
         raise RefusedError(

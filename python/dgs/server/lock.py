@@ -41,17 +41,21 @@ class SharedLock:
         while self._writing or (self._writers_waiting and not self._passes):
             waited = True
             self._readers_waiting += 1
-            self._changed.wait()
-            self._readers_waiting -= 1
+            try:
+                self._changed.wait()
+            finally:
+                self._readers_waiting -= 1
         return waited
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
         with self._changed:
             self._writers_waiting += 1
-            while self._writing or self._readers or self._passes:
-                self._changed.wait()
-            self._writers_waiting -= 1
+            try:
+                while self._writing or self._readers or self._passes:
+                    self._changed.wait()
+            finally:
+                self._writers_waiting -= 1
             self._writing = True
         try:
             yield

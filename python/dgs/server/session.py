@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -15,7 +16,7 @@ from dgs_ext.wire import Codec, Decoded, Header, Kind
 
 from .. import protocol
 from ..buffers import BufferStore
-from ..errors import DivergedError, ProtocolError, RefusedError
+from ..errors import DivergedError, ProtocolError, RefusedError, TransportError
 from ..frames import Packer
 from ..transport import Link
 from ..weights import digest
@@ -66,9 +67,11 @@ class Session:
         self._shared, self._state = shared, shared.state
         self._packer = Packer(shared.state.layout)
         self._mirror: Mirror | None = None
+        self.dropped = ""  # why the server ended it, if it did
+        self.ended = threading.Event()  # set when nothing more will be applied
 
-    def run(self) -> None:
-        """Serves the worker until its goodbye.
+    def run(self) -> tuple[str, str]:
+        """Serves the worker until its goodbye; returns the outcome that it told ("finished", "failed"), and why.
 
         Raises:
             TransportError, FrameError, ProtocolError: the session is to be dropped; θ is whole.
@@ -79,8 +82,7 @@ class Session:
             decoded = self._packer.decode(frame)
             self.worker.bytes_up += frame.numel()
             if decoded.header.kind == Kind.GOODBYE:
-                self._goodbye(decoded)
-                return
+                return self._goodbye(decoded)
             handler = handlers.get(decoded.header.kind)
             if handler is None:
                 raise ProtocolError(f"a worker may not send a {decoded.header.kind.name} frame")
@@ -96,16 +98,16 @@ class Session:
         density = self._check_push(decoded, meta)
         values = self._packer.values(decoded)
         if decoded.form == "sparse":
-            applied = self._state.push_sparse(*self._packer.entries(decoded))
+            made = self._state.push_sparse(*self._packer.entries(decoded))
         else:
-            applied = self._state.push_dense(values)
-        if applied:
+            made = self._state.push_dense(values)
+        if made is not None:
             self.worker.applied = decoded.header.sequence
             self.worker.exchanges += 1
-        self.worker.staleness = max(0, self._state.version - 1 - decoded.header.version)
+            self.worker.staleness = max(0, made - 1 - decoded.header.version)
         norm = float(values.norm())
         answer = {
-            "applied": applied,
+            "applied": made is not None,
             "active": self._shared.active(),
             "staleness": self.worker.staleness,
         }
@@ -179,11 +181,14 @@ class Session:
             raise ProtocolError("a BUFFERS frame must hold bytes")
         self._shared.buffers.update(self.worker.rank, decoded.body)
 
-    def _goodbye(self, decoded: Decoded) -> None:
+    def _goodbye(self, decoded: Decoded) -> tuple[str, str]:
         meta = protocol.parse_meta(decoded.meta)
-        self.worker.outcome = "failed" if meta.get("outcome") == "failed" else "finished"
-        self.worker.reason = str(meta.get("reason", ""))[:1000]
-        self._reply(Kind.GOODBYE, decoded.header, b"")
+        try:
+            self._reply(Kind.GOODBYE, decoded.header, b"")
+        except TransportError as error:
+            log.debug("worker %d did not wait for the echo of its goodbye: %s", self.worker.rank, error)
+        outcome = "failed" if meta.get("outcome") == "failed" else "finished"
+        return outcome, str(meta.get("reason", ""))[:1000]
 
     def _watch(self, mirror: Mirror, norm: float) -> None:
         """Looks now and then at how far the worker is behind, in units of a push; steady growth is a warning."""

@@ -66,30 +66,29 @@ class ServerState:
     def done(self) -> bool:
         return self.max_version is not None and self._version >= self.max_version
 
-    def push_sparse(self, indices: Tensor, values: Tensor) -> bool:
-        """θ -= q at `indices` int64 [K], on the CPU. Returns whether it was applied: not when the run is done."""
+    def push_sparse(self, indices: Tensor, values: Tensor) -> int | None:
+        """θ -= q at `indices` int64 [K], on the CPU. Returns the version it made, or None when the run is done."""
         sent = received(self.layout, indices, values, self.device)
         with self._lock.exclusive():
             if self.done:
-                return False
+                return None
             ops.sparse_add_([self._theta], self.layout.offsets, sent, subtract=True)
-            self._advance()
-        return True
+            return self._advance()
 
-    def push_dense(self, values: Tensor) -> bool:
-        """θ -= q, float32 [N] on the CPU. Returns whether it was applied."""
+    def push_dense(self, values: Tensor) -> int | None:
+        """θ -= q, float32 [N] on the CPU. Returns the version it made, or None when the run is done."""
         values = values.to(self.device)
         with self._lock.exclusive():
             if self.done:
-                return False
+                return None
             ops.dense_add_([self._theta], self.layout.offsets, values, subtract=True)
-            self._advance()
-        return True
+            return self._advance()
 
-    def _advance(self) -> None:
-        self._version += 1
+    def _advance(self) -> int:
         with self._advanced:
+            self._version += 1
             self._advanced.notify_all()
+        return self._version
 
     def wait_beyond(self, version: int, timeout: float) -> int:
         """Waits until the version passes `version`; returns the version then."""

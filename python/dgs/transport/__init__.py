@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 from .base import Link, Listener
-from .gloo import GlooLink, GlooListener, dial
+from .gloo import GlooLink
 from .inprocess import InProcessLink, InProcessListener
+from .meeting import GlooListener, dial
 
 __all__ = ["GlooLink", "GlooListener", "InProcessLink", "InProcessListener", "Link", "Listener", "dial"]

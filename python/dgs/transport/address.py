@@ -23,6 +23,15 @@ def is_loopback(host: str) -> bool:
     return all(ipaddress.ip_address(a.partition("%")[0]).is_loopback for a in resolve(host))
 
 
+def is_own_name(host: str) -> bool:
+    """Whether `host` is a name that this machine may have in a network: neither an address nor localhost."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return host != "localhost"
+    return False
+
+
 def routed(host: str) -> str:
     """The local address from which packets to `host` leave: a connected UDP socket's own name (nothing is sent)."""
     target = resolve(host)[0]

@@ -54,7 +54,7 @@ class InProcessLink(Link):
         self._cap, self._beaten = cap, time.monotonic()
 
     def send(self, frame: Tensor, timeout: timedelta) -> None:
-        check_cap(wire.parse_header(frame).payload_length, self._cap)
+        check_cap(frame.numel() - wire.HEADER_BYTES, self._cap)
         self._put(frame.clone())
 
     def receive(self, timeout: timedelta | None) -> Tensor:
@@ -100,14 +100,16 @@ class InProcessListener(Listener):
 
     def __init__(self) -> None:
         self._joins: queue.Queue[InProcessLink] = queue.Queue()
+        self._lock = threading.Lock()  # no link comes after `close`
         self._closed = False
 
     def dial(self) -> InProcessLink:
         """A worker's end of a new link."""
-        if self._closed:
-            raise LinkClosedError("the server is closed")
         mine, theirs = InProcessLink.pair()
-        self._joins.put(theirs)
+        with self._lock:
+            if self._closed:
+                raise LinkClosedError("the server is closed")
+            self._joins.put(theirs)
         return mine
 
     def accept(self, timeout: timedelta) -> InProcessLink | None:
@@ -117,6 +119,7 @@ class InProcessListener(Listener):
             return None
 
     def close(self) -> None:
-        self._closed = True
+        with self._lock:
+            self._closed = True
         while not self._joins.empty():
             self._joins.get().close()

@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who is there: joins under way, the sessions by rank, and what is known of every worker that ever came."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+import time
+
+from ..config import CODECS, Settings
+from ..errors import LinkClosedError, RefusedError
+from ..protocol import Hello, Welcome, cap
+from ..transport import Link
+from .join import codec_down
+from .session import Exchange, Session, WorkerRecord
+
+log = logging.getLogger(__name__)
+
+_MAX_JOINING = 64
+_BEATS_ALIVE = 3  # heartbeats that a worker may miss before another may take its rank
+_DISPLACE_TIMEOUT = 10.0  # seconds for the session of a worker that comes back to end
+
+
+class Roster:
+    """The workers of a run. Its methods may be called from any thread.
+
+    Args:
+        settings: the server's.
+        dense: the kind of the server's method.
+    """
+
+    def __init__(self, settings: Settings, dense: bool) -> None:
+        self._settings, self._dense = settings, dense
+        self._lock = threading.Lock()  # over all below
+        self._joining: set[Link] = set()
+        self._sessions: dict[int, Session] = {}  # by rank
+        self._workers: dict[str, WorkerRecord] = {}  # by identity
+        self._numbers = itertools.count(1)
+        self._last_alive: float | None = None
+
+    def active(self) -> int:
+        """Workers with a session now."""
+        with self._lock:
+            return len(self._sessions)
+
+    def sessions(self) -> list[Session]:
+        with self._lock:
+            return list(self._sessions.values())
+
+    def workers(self) -> tuple[WorkerRecord, ...]:
+        """Every worker that was ever admitted, in the order of their coming."""
+        with self._lock:
+            return tuple(self._workers.values())
+
+    def links(self) -> list[Link]:
+        """The links of all joins and sessions."""
+        with self._lock:
+            return [*self._joining, *(s.link for s in self._sessions.values())]
+
+    def begin_join(self, link: Link) -> bool:
+        """Counts a join as under way; False when there are too many."""
+        with self._lock:
+            if len(self._joining) >= _MAX_JOINING:
+                return False
+            self._joining.add(link)
+            return True
+
+    def end_join(self, link: Link) -> None:
+        with self._lock:
+            self._joining.discard(link)
+
+    def admit(self, link: Link, hello: Hello, shared: Exchange) -> tuple[Session, Welcome]:
+        """Gives the worker its place among the sessions. Raises RefusedError."""
+        for other in self.sessions():
+            if other.worker.identity == hello.identity or other.worker.rank == hello.rank:
+                self._displace(other, hello)
+        with self._lock:
+            rank = self._free_rank(hello)
+            worker = self._workers.get(hello.identity)
+            if worker is None:
+                down = codec_down(hello, self._settings)
+                worker = WorkerRecord(
+                    hello.identity, rank, CODECS[hello.codec], down, self._dense, hello.sequence
+                )
+                self._workers[hello.identity] = worker
+            else:
+                log.warning("worker %d joins again", rank)
+            worker.rank, worker.outcome, worker.reason = rank, "alive", ""
+            session = self._sessions[rank] = Session(link, worker, shared)
+            return session, self._welcome(worker, shared)
+
+    def _displace(self, other: Session, hello: Hello) -> None:
+        """Ends a session whose place is asked for, if its worker is the same that asks, or silent.
+
+        Returns when that session can apply nothing more: what it has applied is then known for good.
+        """
+        if other.worker.identity == hello.identity:
+            other.dropped = "it joined again"
+        elif _silence(other) >= _BEATS_ALIVE * self._settings.heartbeat:
+            other.dropped = "silent, and another took its rank"
+        else:
+            raise RefusedError(
+                "rank", f"rank {hello.rank} is taken by a worker that is alive: give each its own"
+            )
+        other.link.interrupt()
+        other.ended.wait(_DISPLACE_TIMEOUT)
+
+    def _free_rank(self, hello: Hello) -> int:
+        settings = self._settings
+        if len(self._sessions) >= settings.max_workers:
+            raise RefusedError("full", f"the server has its {settings.max_workers} workers")
+        known = self._workers.get(hello.identity)
+        rank = hello.rank or (known.rank if known else 0)
+        if hello.rank is None and (not rank or rank in self._sessions):
+            rank = next(r for r in itertools.count(1) if r not in self._sessions)
+        if rank in self._sessions:
+            raise RefusedError(
+                "rank", f"rank {rank} is taken by a worker that is only just leaving: try again"
+            )
+        if settings.world_size is not None and rank >= settings.world_size:
+            raise RefusedError(
+                "full", f"all {settings.world_size - 1} ranks of a world of {settings.world_size} are taken"
+            )
+        return rank
+
+    def _welcome(self, worker: WorkerRecord, shared: Exchange) -> Welcome:
+        state, world = shared.state, self._settings.world_size
+        return Welcome(
+            session=f"{next(self._numbers)}-{worker.identity[:8]}",
+            rank=worker.rank,
+            index=worker.rank - 1,
+            workers=world - 1 if world else max(len(self._sessions), worker.rank),
+            version=state.version,
+            max_version=state.max_version,
+            cap=cap(state.layout.numel, shared.buffers.nbytes),
+            codec=worker.codec_down.name.lower(),
+            applied=worker.applied,
+        )
+
+    def leave(self, session: Session, outcome: str, reason: str) -> None:
+        """Takes the session's worker off the list of those alive."""
+        worker = session.worker
+        with self._lock:
+            if self._sessions.get(worker.rank) is session:
+                del self._sessions[worker.rank]
+            worker.outcome, worker.reason = outcome, reason
+            self._last_alive = time.monotonic()
+        session.ended.set()
+
+    def drop_silent(self) -> None:
+        """Ends the sessions whose workers have not been heard for `heartbeat_timeout`."""
+        for session in self.sessions():
+            silence = _silence(session)
+            if self._settings.heartbeat_timeout < silence < float("inf"):
+                session.dropped = f"no sign of life for {silence:.1f} s"
+                session.link.interrupt()
+
+    def over(self, began: float, now: float, done: bool) -> bool:
+        """Whether the run is: by the rule of `init_server`."""
+        with self._lock:
+            busy = bool(self._sessions or self._joining)
+            finished = len({w.rank for w in self._workers.values() if w.outcome == "finished"})
+            last = self._last_alive
+        if busy:
+            return False
+        settings = self._settings
+        if last is None:
+            late = now - began > settings.join_timeout
+            if late:
+                log.warning("no worker came within %g s", settings.join_timeout)
+            return late
+        if settings.world_size is None:
+            return done
+        if finished >= settings.world_size - 1:
+            return True
+        if now - last > settings.grace:
+            log.warning("no worker has been alive for %g s; %d finished", settings.grace, finished)
+            return True
+        return False
+
+
+def _silence(session: Session) -> float:
+    """Seconds since the session's worker was last heard; infinite for a link that is closed already."""
+    try:
+        return session.link.silence()
+    except LinkClosedError:
+        return float("inf")

@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where gloo's links meet: the server's TCPStore, or that of torchrun's agent where it owns the port."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import time
+from datetime import timedelta
+
+from ..errors import LinkClosedError, PortInUseError, ServerUnreachableError
+from .address import is_loopback, is_own_name, listen, routed
+from .base import Listener
+from .gloo import POLL, SERVER, WORKER, GlooLink, Store, dist, first_line
+
+log = logging.getLogger(__name__)
+
+_STORE_TIMEOUT = timedelta(seconds=30)
+_SAY_EVERY = 3.0  # seconds between two messages of a worker that waits
+
+
+class GlooListener(Listener):
+    """The server's store, listening at `host`:`port` (port 0: any), or torchrun's where its agent owns the port.
+
+    Args:
+        host: the master's name or address; loopback binds to loopback alone.
+        address: the local address for gloo; by default the one that routes to each worker.
+        agent_run: where the port is torchrun's agent's, a name for the run in its store; its store is used then.
+
+    Raises:
+        PortInUseError: the port is taken.
+    """
+
+    def __init__(
+        self, host: str, port: int, *, address: str | None = None, agent_run: str | None = None
+    ) -> None:
+        self._address, self._run = address, _prefix(agent_run)
+        if agent_run is not None:
+            store: Store = _client(host, port, _STORE_TIMEOUT)
+            self.port = port
+        else:
+            store, self.port = _serve(host, port)
+        self._owner: Store | None = store
+        self._store: Store | None = store.clone()
+        self._seen = store.add(_tickets_seen(self._run), 0)  # by an earlier server of the same run
+        self._store.set(_serving(self._run), "1")
+
+    def accept(self, timeout: timedelta) -> GlooLink | None:
+        deadline = time.monotonic() + timeout.total_seconds()
+        while self._store is not None:
+            try:
+                link = self._next(self._store)
+            except RuntimeError as error:
+                raise LinkClosedError(f"the meeting point is gone: {first_line(error)}") from None
+            if link is not None or time.monotonic() > deadline:
+                return link
+            time.sleep(POLL)
+        return None
+
+    def _next(self, store: Store) -> GlooLink | None:
+        if store.add(_tickets(self._run), 0) <= self._seen:
+            return None
+        self._seen = store.add(_tickets_seen(self._run), 1)
+        return GlooLink(store.clone(), self._run, self._seen, SERVER, self._address or _beside)
+
+    def close(self) -> None:
+        store, self._store = self._store, None
+        if store is None:
+            return
+        try:
+            store.delete_key(_serving(self._run))
+        except RuntimeError as error:  # the agent's store may be gone before us
+            log.debug("the meeting point is gone: %s", first_line(error))
+        self._owner = None
+
+
+def dial(
+    host: str, port: int, timeout: timedelta, *, address: str | None = None, run: str | None = None
+) -> GlooLink:
+    """A worker's end of a new link to the server at `host`:`port`; waits for a server that is not there yet.
+
+    Raises:
+        ServerUnreachableError: no server within `timeout`.
+    """
+    patience = _Patience(host, port, timeout)
+    _await_port(host, port, patience)
+    store = _client(host, port, max(timeout, timedelta(seconds=1)))
+    prefix = _prefix(run)
+    try:
+        while not store.check([_serving(prefix)]):
+            patience.wait("the server has not begun to serve")
+        ticket = store.add(_tickets(prefix), 1)
+    except RuntimeError as error:
+        raise ServerUnreachableError(f"the server at {host}:{port} went away: {first_line(error)}") from None
+    return GlooLink(store, prefix, ticket, WORKER, address or routed(host))
+
+
+def _serve(host: str, port: int) -> tuple[Store, int]:
+    if is_own_name(host) and is_loopback(host):
+        log.warning(
+            "%s is loopback on this machine, so only its own workers can connect; "
+            "for others give its address in the network as master",
+            host,
+        )
+    try:
+        server = listen(host, port)
+    except OSError as error:
+        raise PortInUseError(f"cannot listen at {host}:{port}: {error.strerror or error}") from None
+    port = int(server.getsockname()[1])
+    store = dist.TCPStore(
+        host,
+        port,
+        is_master=True,
+        wait_for_workers=False,
+        timeout=_STORE_TIMEOUT,
+        master_listen_fd=server.detach(),
+    )
+    return store, port
+
+
+def _prefix(run: str | None) -> str:
+    return f"dgs/{run or 'run'}"
+
+
+def _tickets(run: str) -> str:
+    return f"{run}/tickets"
+
+
+def _tickets_seen(run: str) -> str:
+    return f"{run}/tickets_seen"
+
+
+def _serving(run: str) -> str:
+    return f"{run}/serving"
+
+
+def _beside(worker: str) -> str:
+    return "127.0.0.1" if is_loopback(worker) and ":" not in worker else routed(worker)
+
+
+class _Patience:
+    """Waits a little at a time until a deadline, and says every few seconds what for."""
+
+    def __init__(self, host: str, port: int, timeout: timedelta) -> None:
+        self._where = f"{host}:{port}"
+        self._said = time.monotonic()
+        self._deadline = self._said + timeout.total_seconds()
+
+    def wait(self, why: object) -> None:
+        now = time.monotonic()
+        if now > self._deadline:
+            raise ServerUnreachableError(
+                f"no server at {self._where}: {why}. Is it started, and the port open on its machine?"
+            )
+        if now - self._said > _SAY_EVERY:
+            left = self._deadline - now
+            log.warning("waiting for the server at %s (%s), %.0f s more", self._where, why, left)
+            self._said = now
+        time.sleep(0.1)
+
+
+def _await_port(host: str, port: int, patience: _Patience) -> None:
+    while True:
+        try:
+            socket.create_connection((host, port), timeout=2).close()
+            return
+        except OSError as error:
+            patience.wait(error)
+
+
+def _client(host: str, port: int, timeout: timedelta) -> Store:
+    try:
+        return dist.TCPStore(host, port, is_master=False, wait_for_workers=False, timeout=timeout)
+    except RuntimeError as error:
+        raise ServerUnreachableError(
+            f"what listens at {host}:{port} is not a server of this library: {first_line(error)}"
+        ) from None
