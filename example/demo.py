@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Trains on scikit-learn's digits across processes of this machine: a server and its workers over gloo.
+
+Then does the same with dense asynchronous SGD and with plain SGD in one process, and shows all three in a table and
+a picture. Each process runs digits.py, beside this file.
+
+    python example/demo.py --mode dgc --workers 4          (or: make demo MODE=dgc WORKERS=4)
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import time
+from pathlib import Path
+
+from demo_board import Board
+from demo_processes import ChildError, free_port, run
+from demo_report import Run, draw, table
+
+MODES = ("dgs", "gd", "dgc", "asgd", "sgd")
+WITHOUT_MOMENTUM = ("gd", "asgd")
+TRAINING_IMAGES = 1437
+
+
+def options() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--mode", choices=MODES, default="dgs")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--density", type=float, default=0.01, help="of a push; 0.01: 1 %% of each large tensor")
+    parser.add_argument("--density-down", type=float, help="of what comes back; by default that of a push")
+    parser.add_argument("--codec", choices=("float32", "float16", "bfloat16"), default="float32")
+    parser.add_argument("--epochs", type=float, default=20, help="passes over the images, of all workers together")
+    parser.add_argument("--lr", type=float, default=0.05, help="falls to 0 over the run")
+    parser.add_argument("--momentum", type=float, default=0.7)
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("out/demo"), help="a folder for table, picture and logs")
+    return parser
+
+
+def steps(args: argparse.Namespace) -> int:
+    """Steps of all workers together; the same number in every mode."""
+    return max(1, round(args.epochs * TRAINING_IMAGES / args.batch_size))
+
+
+def commands(mode: str, args: argparse.Namespace) -> dict[str, list[str]]:
+    """A command line for each process of a run."""
+    workers = 0 if mode == "sgd" else args.workers
+    # What momentum adds up, lr/(1 - momentum), is what a method without it gets at once.
+    lr = args.lr / (1 - args.momentum) if mode in WITHOUT_MOMENTUM else args.lr
+    given = {
+        "mode": mode,
+        "world-size": workers + 1,
+        "port": free_port(),
+        "density": args.density,
+        "density-down": args.density_down or args.density,
+        "codec": args.codec,
+        "lr": lr,
+        "momentum": 0.0 if mode in WITHOUT_MOMENTUM else args.momentum,
+        "batch-size": args.batch_size,
+        "max-version": steps(args),
+        "seed": args.seed,
+    }
+    common = [sys.executable, str(Path(__file__).with_name("digits.py"))]
+    common += [f"--{name}={value}" for name, value in given.items()]
+    names = ["server", *(f"worker {rank}" for rank in range(1, workers + 1))] if workers else ["trainer"]
+    return {name: [*common, f"--rank={rank}"] for rank, name in enumerate(names)}
+
+
+def describe(mode: str, args: argparse.Namespace) -> str:
+    if mode == "sgd":
+        return "sgd: one process, for comparison"
+    density = "dense" if mode == "asgd" else f"density {args.density:g} up, {args.density_down or args.density:g} down"
+    return f"{mode}: a server and {args.workers} workers, {density}, {args.codec}"
+
+
+def train(mode: str, args: argparse.Namespace) -> Run:
+    """Runs one mode and shows how it goes."""
+    processes = commands(mode, args)
+    board = Board(describe(mode, args), list(processes), steps(args))
+    try:
+        return Run(mode, run(processes, args.out / "logs" / mode, board.see))
+    finally:
+        board.close()
+
+
+def main() -> int:
+    args = options().parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that children are ended then, too
+    began = time.monotonic()
+    try:
+        runs = [train(mode, args) for mode in dict.fromkeys((args.mode, "asgd", "sgd"))]
+    except ChildError as error:
+        print(f"\nThe demo failed: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nStopped.", file=sys.stderr)
+        return 130
+    result = table(runs)
+    note = (
+        f"Accuracy is that of the server's model on the 360 test images; compression is against the "
+        f"{runs[0].dense:,} bytes of all parameters in float32."
+    )
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / "table.md").write_text(f"{result}\n\n{note}\n")
+    draw(runs, f"{describe(args.mode, args)}, against asgd and sgd", args.out / "loss.png")
+    print(f"\n{result}\n\n{note}\n")
+    print(f"{time.monotonic() - began:.0f} s. Written: {args.out}/table.md, {args.out}/loss.png, {args.out}/logs/")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
