@@ -8,6 +8,7 @@ alpha=), so that each is rounded on its own. See csrc/ops.cpp for the operands.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ def segments(x: Sequence[Tensor], offsets: Tensor) -> list[Tensor]:
     """The S flat segments of a model-sized operand: one flat tensor [N], or S tensors."""
     bounds = offsets.tolist()
     if len(x) == 1 and x[0].numel() == bounds[-1]:
-        return [x[0].view(-1)[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
+        return [x[0].view(-1)[a:b] for a, b in pairwise(bounds)]
     return [t.view(-1) for t in x]
 
 
@@ -226,13 +227,13 @@ def sparse_add_(
     nnz: Tensor,
     subtract: bool,
 ) -> None:
-    x = segments(x, offsets)
-    bounds = offsets.to(indices.device)
-    for _, entries in _entries(starts, nnz):
-        for s, segment in enumerate(x):
-            inside = (indices[entries] >= bounds[s]) & (indices[entries] < bounds[s + 1])
-            i, q = indices[entries][inside] - bounds[s], values[entries][inside]
-            segment[i] = flush(segment[i] - q if subtract else segment[i] + q)
+    filled = [entries for _, entries in _entries(starts, nnz)]
+    i = torch.cat([indices[:0], *(indices[entries] for entries in filled)])
+    q = torch.cat([values[:0], *(values[entries] for entries in filled)])
+    for s, segment in enumerate(segments(x, offsets)):
+        inside = (i >= offsets[s].item()) & (i < offsets[s + 1].item())
+        at = i[inside] - offsets[s].item()
+        segment[at] = flush(segment[at] - q[inside] if subtract else segment[at] + q[inside])
 
 
 def dense_add_(x: Sequence[Tensor], offsets: Tensor, values: Tensor, subtract: bool) -> None:

@@ -9,6 +9,12 @@
 namespace dgs::cpu {
 namespace {
 
+int64_t work(const std::vector<Range>& ranges) {
+  int64_t entries = 0;
+  for (const Range& range : ranges) entries += range.end - range.begin;
+  return entries;
+}
+
 // On the CPU the counts can be read, and are: no slot outside of its segment's is ever touched.
 std::vector<Range> checked_ranges(const Call& call, const Segments& segments, const Entries& entries) {
   for (int64_t s = 0; s < segments.count; ++s) {
@@ -25,7 +31,7 @@ std::vector<Range> own_ranges(const Call& call, const Segments& segments, const 
   const auto inside = [&](int64_t s, int64_t at) {
     return segments.offsets[s] <= at && at < segments.offsets[s + 1];
   };
-  const int64_t bad = first_outside(entries, ranges, inside, TorchPool{});
+  const int64_t bad = first_outside(entries, ranges, inside, TorchPool(work(ranges)));
   if (bad < 0) return ranges;
   const auto* after = std::upper_bound(entries.starts, entries.starts + segments.count + 1, bad);
   const int64_t s = after - entries.starts - 1;
@@ -38,7 +44,7 @@ std::vector<Range> own_ranges(const Call& call, const Segments& segments, const 
 std::vector<Range> model_ranges(const Call& call, const Segments& segments, const Entries& entries) {
   auto ranges = checked_ranges(call, segments, entries);
   const auto inside = [numel = segments.numel()](int64_t, int64_t at) { return 0 <= at && at < numel; };
-  const int64_t bad = first_outside(entries, ranges, inside, TorchPool{});
+  const int64_t bad = first_outside(entries, ranges, inside, TorchPool(work(ranges)));
   if (bad < 0) return ranges;
   throw std::out_of_range(message("dgs::", call.op, ": indices[", bad, "] = ", entries.indices[bad],
                                   " is outside [0, ", segments.numel(), "); nothing was changed"));
@@ -52,7 +58,7 @@ void apply_velocity_(const Tensors& velocity, const Tensor& keep, const Tensor& 
   const Entries entries = arguments.entries(indices, values, starts, nnz);
   arguments.check_apart();
   const auto ranges = own_ranges(arguments.call(), arguments.segments(), entries);
-  apply_velocity(v.data(), share, arguments.segments(), entries, ranges, TorchPool{});
+  apply_velocity(v.data(), share, arguments.segments(), entries, ranges, TorchPool(work(ranges)));
 }
 
 void apply_dgc_(const Tensors& velocity, const Tensors& residual, const Tensor& offsets, const Tensor& counts,
@@ -63,7 +69,7 @@ void apply_dgc_(const Tensors& velocity, const Tensors& residual, const Tensor& 
   const Entries entries = arguments.entries(indices, values, starts, nnz);
   arguments.check_apart();
   const auto ranges = own_ranges(arguments.call(), arguments.segments(), entries);
-  apply_dgc(u.data(), r.data(), k, arguments.segments(), entries, ranges, TorchPool{});
+  apply_dgc(u.data(), r.data(), k, arguments.segments(), entries, ranges, TorchPool(work(ranges)));
 }
 
 void sparse_add_(const Tensors& x, const Tensor& offsets, const Tensor& indices, const Tensor& values,
@@ -73,7 +79,7 @@ void sparse_add_(const Tensors& x, const Tensor& offsets, const Tensor& indices,
   const Entries entries = arguments.entries(indices, values, starts, nnz);
   arguments.check_apart();
   const auto ranges = model_ranges(arguments.call(), arguments.segments(), entries);
-  sparse_add(to.data(), arguments.segments(), entries, ranges, subtract, TorchPool{});
+  sparse_add(to.data(), arguments.segments(), entries, ranges, subtract, TorchPool(work(ranges)));
 }
 
 void dense_add_(const Tensors& x, const Tensor& offsets, const Tensor& values, bool subtract) {
@@ -81,7 +87,7 @@ void dense_add_(const Tensors& x, const Tensor& offsets, const Tensor& values, b
   const auto to = arguments.written("x", x);
   const auto* q = arguments.dense("values", values);
   arguments.check_apart();
-  dense_add(to.data(), arguments.segments(), q, subtract, TorchPool{});
+  dense_add(to.data(), arguments.segments(), q, subtract, TorchPool(values.numel()));
 }
 
 }  // namespace

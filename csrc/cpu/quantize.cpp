@@ -12,7 +12,7 @@ namespace {
 void quantize_(Tensor values, int64_t codec) {
   const Call call{"quantize_", values.device()};
   auto* x = device_vector<float>(call, "values", values, ScalarType::Float, values.numel(), "[K]");
-  quantize(x, values.numel(), check_codec(call, codec), TorchPool{});
+  quantize(x, values.numel(), check_codec(call, codec), TorchPool(values.numel()));
 }
 
 }  // namespace

@@ -16,7 +16,8 @@ void select(const Tensors& x, const Tensor& offsets, const Tensor& counts, const
   const Selecting selecting = check_selecting(arguments, counts, starts, indices, values, nnz);
   const auto from = arguments.read("x", x);
   arguments.check_apart();
-  select_top(PlainSource{from.data()}, arguments.segments(), selecting.counts, selecting.out, TorchPool{});
+  select_top(PlainSource{from.data()}, arguments.segments(), selecting.counts, selecting.out,
+             TorchPool(arguments.segments().numel()));
 }
 
 void select_difference(const Tensors& x, const Tensors& y, const Tensor& offsets, const Tensor& counts,
@@ -26,7 +27,8 @@ void select_difference(const Tensors& x, const Tensors& y, const Tensor& offsets
   const auto from = arguments.read("x", x), minus = arguments.read("y", y);
   arguments.check_apart();
   const DifferenceSource source{from.data(), minus.data()};
-  select_top(source, arguments.segments(), selecting.counts, selecting.out, TorchPool{});
+  select_top(source, arguments.segments(), selecting.counts, selecting.out,
+             TorchPool(arguments.segments().numel()));
 }
 
 void select_by_sample(const Tensors& x, const Tensor& offsets, const Tensor& counts, const Tensor& starts,
@@ -36,7 +38,7 @@ void select_by_sample(const Tensors& x, const Tensor& offsets, const Tensor& cou
   const Slots out = arguments.slots(indices, values, starts, nnz);
   const auto from = arguments.read("x", x);
   arguments.check_apart();
-  select_sampled(from.data(), arguments.segments(), k, out, TorchPool{});
+  select_sampled(from.data(), arguments.segments(), k, out, TorchPool(arguments.segments().numel()));
 }
 
 }  // namespace

@@ -23,7 +23,8 @@ void step_velocity(const Tensors& grads, const Tensors& weights, const Tensors& 
   const VelocityOperands operands =
       check_velocity(arguments, grads, weights, velocity, velocity_out, lr, weight_decay);
   arguments.check_apart();
-  select_top(source_of(operands), arguments.segments(), selecting.counts, selecting.out, TorchPool{});
+  select_top(source_of(operands), arguments.segments(), selecting.counts, selecting.out,
+             TorchPool(arguments.segments().numel()));
 }
 
 void step_dgc(const Tensors& grads, const Tensors& weights, const Tensors& velocity, const Tensors& residual,
@@ -39,7 +40,8 @@ void step_dgc(const Tensors& grads, const Tensors& weights, const Tensors& veloc
   arguments.check_apart();
   const DgcSource source{source_of(o.velocity),          o.residual.data(), o.residual_out.data(), o.momentum,
                          static_cast<float>(grad_scale), nesterov};
-  select_top(source, arguments.segments(), selecting.counts, selecting.out, TorchPool{});
+  select_top(source, arguments.segments(), selecting.counts, selecting.out,
+             TorchPool(arguments.segments().numel()));
 }
 
 void dense_step(const Tensors& grads, const Tensors& weights, const Tensors& out, const Tensor& lr,
@@ -51,7 +53,8 @@ void dense_step(const Tensors& grads, const Tensors& weights, const Tensors& out
   const auto *rate = arguments.scalars("lr", lr), *decay = arguments.scalars("weight_decay", weight_decay);
   auto* counted = arguments.nnz(nnz);
   arguments.check_apart();
-  step_dense(g.data(), w.data(), q.data(), rate, decay, arguments.segments(), counted, TorchPool{});
+  step_dense(g.data(), w.data(), q.data(), rate, decay, arguments.segments(), counted,
+             TorchPool(arguments.segments().numel()));
 }
 
 }  // namespace

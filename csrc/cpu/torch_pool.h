@@ -10,10 +10,14 @@
 
 namespace dgs::cpu {
 
-struct TorchPool {
+// work: how many elements the op has for all its tasks. Waking threads costs more than a small model does.
+class TorchPool {
+ public:
+  explicit TorchPool(int64_t work) : most_(std::max<int64_t>(1, work / kWorthAThread)) {}
+
   template <class Body>
   void operator()(int64_t n, const Body& body) const {
-    const int64_t threads = std::min<int64_t>(n, torch::stable::get_num_threads());
+    const int64_t threads = std::min({n, most_, static_cast<int64_t>(torch::stable::get_num_threads())});
     if (threads <= 1) {
       for (int64_t i = 0; i < n; ++i) body(i);
       return;
@@ -27,6 +31,10 @@ struct TorchPool {
       }
     });
   }
+
+ private:
+  static constexpr int64_t kWorthAThread = 1 << 15;
+  int64_t most_;
 };
 
 }  // namespace dgs::cpu

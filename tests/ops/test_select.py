@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""select, select_difference and select_sampled against their twins."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+DENSITIES = [0.0, 0.01, 0.3, 1.0]
+
+
+@pytest.mark.parametrize("density", DENSITIES)
+def test_select(agree, make_problem, sizes, density, device, style):
+    p = make_problem(sizes, density, device, style)
+    got = agree("select", x=p.normal(1), **p.layout(), **p.selection())
+    assert got["nnz"].tolist() == p.counts.tolist()  # normal numbers are not zero
+
+
+@pytest.mark.parametrize("density", DENSITIES)
+def test_select_difference(agree, make_problem, sizes, density, device, style):
+    p = make_problem(sizes, density, device, style)
+    agree("select_difference", x=p.normal(1), y=p.normal(2), **p.layout(), **p.selection(spare=3))
+
+
+@pytest.mark.parametrize("density", DENSITIES)
+def test_select_sampled(agree, make_problem, sizes, density, device, style):
+    p = make_problem(sizes, density, device, style)
+    agree("select_sampled", x=p.normal(1), **p.layout(), **p.selection(spare=10))
+
+
+def test_select_sampled_fills_about_k(agree, make_problem, device):
+    p = make_problem([1_000_000], 0.01, device)
+    got = agree("select_sampled", x=p.normal(1), **p.layout(), **p.selection(spare=10_000))
+    assert 5_000 < int(got["nnz"][0]) < 20_000
+
+
+def heavy_tailed(n):
+    return torch.randn(n).double().pow(9).float()
+
+
+SPECIAL = {
+    "zeros": torch.zeros,
+    "negative-zeros": lambda n: -torch.zeros(n),
+    "all-equal": lambda n: torch.full((n,), -2.5),
+    "few-levels": lambda n: torch.randn(n).round(),
+    "one-in-a-thousand": lambda n: torch.randn(n) * (torch.rand(n) < 0.001),
+    "denormals": lambda n: torch.randn(n) * 1e-41,
+    "tiny-to-huge": lambda n: torch.randn(n) * torch.logspace(-38, 38, n),
+    "heavy-tailed": heavy_tailed,
+    "hot-head": lambda n: torch.cat([100 * torch.randn(n - n // 2)[: n // 50], torch.randn(n - n // 50)]),
+    "ascending": lambda n: torch.arange(n).float(),
+    "largest-last": lambda n: torch.arange(n).float() // (n // 3),
+    "all-but-one-equal": lambda n: torch.ones(n).index_fill(0, torch.tensor([n - 1]), 2.0),
+}
+
+
+@pytest.mark.parametrize("values", SPECIAL.values(), ids=SPECIAL.keys())
+@pytest.mark.parametrize("n", [65, 5_000, 150_000])
+def test_select_special_values(agree, make_problem, values, n, device):
+    torch.manual_seed(n)
+    x = values(n)
+    for density in (0.0005, 0.05, 0.5, 0.999):
+        p = make_problem([n], density, device)
+        got = agree("select", x=p.operand(x), **p.layout(), **p.selection())
+        assert int(got["nnz"][0]) == min(int(p.counts[0]), int(x.count_nonzero()))
+        agree("select_sampled", x=p.operand(x), **p.layout(), **p.selection(spare=100))
+
+
+@pytest.mark.parametrize("n", [1, 100, 140_000])
+@pytest.mark.parametrize("value", [torch.inf, -torch.inf, torch.nan])
+def test_a_value_that_is_not_finite_fails_its_segment_alone(agree, make_problem, n, value, device):
+    for position in {0, n // 2, n - 1}:
+        p = make_problem([7, n, n], 0.01, device)
+        x = torch.randn(p.numel)
+        x[7 + position] = value
+        for op in ("select", "select_sampled"):
+            got = agree(op, x=p.operand(x), **p.layout(), **p.selection(spare=n))
+            assert got["nnz"][1] == -1
+            assert (got["nnz"][[0, 2]] > 0).all()
+        got = agree("select_difference", x=p.normal(3), y=p.operand(x), **p.layout(), **p.selection())
+        assert got["nnz"][1] == -1
+
+
+@pytest.mark.parametrize("counts", [0, "n"])
+def test_a_failure_is_seen_whatever_k_is(agree, make_problem, counts, device):
+    p = make_problem([100, 100_000], 0.0 if counts == 0 else 1.0, device)
+    x = torch.zeros(p.numel)
+    x[[50, 99_999]] = torch.nan
+    got = agree("select", x=p.operand(x), **p.layout(), **p.selection())
+    assert got["nnz"].tolist() == [-1, -1]
+
+
+def test_an_overflowing_difference_is_not_finite(agree, make_problem, device):
+    p = make_problem([3], 1.0, device)
+    x = torch.tensor([1.0, 3e38, 0.0])
+    got = agree("select_difference", x=p.operand(x), y=p.operand(-x), **p.layout(), **p.selection())
+    assert got["nnz"].tolist() == [-1]
+
+
+def test_slots_may_begin_anywhere(agree, make_problem, device):
+    p = make_problem([100, 50], 0.1, device)
+    slots = {
+        "indices": torch.zeros(40, dtype=torch.int64, device=device),
+        "values": torch.zeros(40, device=device),
+        "starts": torch.tensor([4, 20, 30]),
+        "nnz": torch.zeros(2, dtype=torch.int64, device=device),
+    }
+    got = agree("select", x=p.normal(1), **p.layout(), **slots)
+    assert got["nnz"].tolist() == [10, 5]
+    assert got["indices"][:4].tolist() == [0] * 4, "slots before starts[0] are not written"
