@@ -15,7 +15,6 @@ written. CUDA tensors on a build without CUDA raise dgs_ext.errors.BuildError.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain
 
 import torch
 from torch import Tensor
@@ -43,7 +42,8 @@ _ops = torch.ops.dgs
 
 def _written(*operands: Sequence[Tensor]) -> None:
     """Tell autograd that these changed in place, as torch's own in-place ops do (`Tensor._version`)."""
-    torch.autograd.graph.increment_version(chain.from_iterable(operands))
+    if not torch.compiler.is_compiling():  # the compiler knows it from the schema
+        torch.autograd.graph.increment_version([t for operand in operands for t in operand])
 
 
 def select(x: Sequence[Tensor], offsets: Tensor, counts: Tensor, out: Selection) -> None:
