@@ -13,6 +13,9 @@ stamp := $(VENV)/.stamp
 BACKEND := setup.py pyproject.toml requirements.txt $(wildcard build_backend/dgs_build/*.py)
 SOURCES := $(wildcard csrc/*.cpp csrc/*/*.cpp csrc/*/*.cu csrc/*/*.h csrc/*/*.cuh)
 
+# make demo MODE=dgc WORKERS=4: each variable that is set becomes the option of that name.
+demo_flags = $(foreach name,MODE WORKERS DENSITY EPOCHS SEED,$(if $($(name)),--$(shell echo $(name) | tr A-Z a-z) $($(name))))
+
 .DEFAULT_GOAL := help
 .PHONY: help setup build demo test test-cpp test-long lint clean distclean
 
@@ -32,7 +35,11 @@ $(stamp)-torch: $(stamp)-python
 	$(bin)/python -m pip install 'torch>=2.10' numpy 'setuptools>=77' ninja
 	@touch $@
 
-$(stamp)-installed: $(stamp)-torch $(BACKEND)
+# Renewed when DGS_CUDA is not what it was.
+$(stamp)-cuda-$(DGS_CUDA): | $(stamp)-python
+	@rm -f $(stamp)-cuda-* && touch $@
+
+$(stamp)-installed: $(stamp)-torch $(BACKEND) | $(stamp)-cuda-$(DGS_CUDA)
 	@echo "== compiling and installing dgs, in place, with what demo and tests import"
 	$(bin)/python -m pip install --no-build-isolation -e '.[demo,examples,test]'
 	@touch $@
@@ -40,7 +47,7 @@ $(stamp)-installed: $(stamp)-torch $(BACKEND)
 setup: $(stamp)-installed ## .venv with everything in it
 
 # The record of the build is its stamp. ninja compiles only what has changed.
-dgs_ext/build_info.json: $(stamp)-installed $(SOURCES)
+dgs_ext/build_info.json: $(SOURCES) $(stamp)-cuda-$(DGS_CUDA) | $(stamp)-installed
 	@echo "== compiling what has changed"
 	$(bin)/python setup.py -q build_ext --inplace
 

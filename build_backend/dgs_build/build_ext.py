@@ -17,10 +17,23 @@ from typing import Any
 
 import torch
 from setuptools import Extension
-from torch.utils import cpp_extension
 
 from . import modules, toolkit
 from .torch_version import OLDEST_TORCH, too_old
+
+_problem = too_old(torch.__version__)
+if _problem:
+    raise toolkit.BuildConfigError(_problem)
+CUDA = toolkit.choose_cuda(os.environ, torch.__version__, torch.version.cuda)
+ARCHITECTURES, ARCHITECTURES_FROM = "", ""
+if CUDA.toolkit is not None:
+    gpus = [torch.cuda.get_device_capability(index) for index in range(torch.cuda.device_count())]
+    known = toolkit.supported_by(CUDA.toolkit.home)
+    ARCHITECTURES, ARCHITECTURES_FROM = toolkit.choose_architectures(os.environ, gpus, known)
+    os.environ["CUDA_HOME"] = str(CUDA.toolkit.home)
+    os.environ["TORCH_CUDA_ARCH_LIST"] = ARCHITECTURES
+# Only now: it reads CUDA_HOME once, when it is imported, and without it guesses from the nvcc on the PATH.
+from torch.utils import cpp_extension  # noqa: E402
 
 PACKAGE = "dgs_ext"
 RECORD = "build_info.json"
@@ -35,10 +48,6 @@ INSTRUCTION_SETS = {
     "__ARM_NEON": "NEON",
     "__ARM_FEATURE_SVE": "SVE",
 }
-
-
-def _gpus_present() -> list[tuple[int, int]]:
-    return [torch.cuda.get_device_capability(index) for index in range(torch.cuda.device_count())]
 
 
 def _ask_compiler(*arguments: str) -> str:
@@ -60,33 +69,16 @@ class BuildExt(cpp_extension.BuildExtension):
 
     def finalize_options(self) -> None:
         """Put the list of modules together before setuptools reads it."""
-        problem = too_old(torch.__version__)
-        if problem:
-            raise toolkit.BuildConfigError(problem)
-        self.choice = toolkit.choose_cuda(os.environ, torch.__version__, torch.version.cuda)
-        self.architectures, self.architectures_from = "", "no CUDA"
-        if self.choice.toolkit is not None:
-            self._use(self.choice.toolkit)
-        self.distribution.ext_modules = modules.with_torch(cuda=self.choice.toolkit is not None)
+        self.distribution.ext_modules = modules.with_torch(cuda=CUDA.toolkit is not None)
         super().finalize_options()
         if self.editable_mode:
             # pip's editable installs name a temporary folder: objects would be compiled anew every time.
             self.build_temp = f"build/temp.{sysconfig.get_platform()}-{sys.implementation.cache_tag}"
 
-    def _use(self, found: toolkit.Toolkit) -> None:
-        """Make torch's build use this toolkit and these architectures and no others."""
-        self.architectures, self.architectures_from = toolkit.choose_architectures(
-            os.environ, _gpus_present(), toolkit.supported_by(found.home)
-        )
-        os.environ["TORCH_CUDA_ARCH_LIST"] = self.architectures
-        # Both: the variable is read once, when cpp_extension is imported.
-        os.environ["CUDA_HOME"] = cpp_extension.CUDA_HOME = str(found.home)
-
     def run(self) -> None:
         """Compile, and leave build_info.json beside the modules."""
-        on = self.architectures
-        gpus = f"CUDA for {on} ({self.architectures_from})" if on else "CPU only"
-        self.announce(f"dgs: {gpus}: {self.choice.reason}", level=logging.WARNING)
+        what = f"CUDA for {ARCHITECTURES} ({ARCHITECTURES_FROM})" if CUDA.toolkit else "CPU only"
+        self.announce(f"dgs: {what}: {CUDA.reason}", level=logging.WARNING)
         super().run()
         record = json.dumps(self._record(), indent=2) + "\n"
         targets = [Path(self.build_lib, PACKAGE)] + [modules.ROOT / PACKAGE] * bool(self.inplace)
@@ -112,7 +104,6 @@ class BuildExt(cpp_extension.BuildExtension):
                 path.unlink()
 
     def _record(self) -> dict[str, Any]:
-        used = self.choice.toolkit
         return {
             "version": self.distribution.get_version(),
             "python": platform.python_version(),
@@ -122,9 +113,9 @@ class BuildExt(cpp_extension.BuildExtension):
             "instruction_sets": _instruction_sets(),
             "torch": torch.__version__,
             "oldest_torch": "{}.{}".format(*OLDEST_TORCH),
-            "cuda": used.version if used else None,
-            "cuda_reason": self.choice.reason,
-            "architectures": self.architectures,
+            "cuda": CUDA.toolkit.version if CUDA.toolkit else None,
+            "cuda_reason": CUDA.reason,
+            "architectures": ARCHITECTURES,
         }
 
     def get_outputs(self) -> list[str]:
