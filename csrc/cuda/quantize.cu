@@ -1,22 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
-// quantize_ on CUDA: launches on the current stream. Emulated in the tests, never run on a GPU yet.
+// quantize_ on CUDA: launches on the current stream. Executed in the tests' emulator, not yet on a GPU.
 #include <torch/csrc/stable/library.h>
 
 #include "cuda/quantize.h"
 #include "cuda/stream_launcher.h"
 
-namespace dgs {
+namespace dgs::cuda {
 namespace {
 
 void quantize_(const Tensor& values, int64_t codec) {
-  const Call call = cuda::device_call("quantize_", "values", values);
+  const Call call{"quantize_", values.device()};
+  auto* x = device_vector<float>(call, "values", values, ScalarType::Float, values.numel(), "[K]");
   const Codec to = check_codec(call, codec);
-  float* data = device_vector<float>(call, "values", values, ScalarType::Float, values.numel(), "[K]");
-  cuda::StreamLauncher launcher(call.device);
-  cuda::quantize(launcher, data, values.numel(), to);
+  StreamLauncher launcher(call.device);
+  quantize(launcher, x, values.numel(), to);
 }
 
 }  // namespace
-}  // namespace dgs
+}  // namespace dgs::cuda
 
-STABLE_TORCH_LIBRARY_IMPL(dgs, CUDA, m) { m.impl("quantize_", TORCH_BOX(&dgs::quantize_)); }
+STABLE_TORCH_LIBRARY_IMPL(dgs, CUDA, m) { m.impl("quantize_", TORCH_BOX(&dgs::cuda::quantize_)); }

@@ -1,63 +1,58 @@
 // SPDX-License-Identifier: Apache-2.0
-// The selections on CUDA: tensors in, launches on the current stream. Emulated in the tests, never run on a
-// GPU yet.
+// The selections on CUDA: tensors in, launches on the current stream. Executed in the tests' emulator, not
+// yet on a GPU.
 #include <torch/csrc/stable/library.h>
 
 #include "cuda/select.h"
 #include "cuda/stream_launcher.h"
 
-namespace dgs {
+namespace dgs::cuda {
 namespace {
 
-std::vector<cuda::Values> values_of(const Call& call, const Segments& segments, const Tensors& x) {
-  std::vector<cuda::Values> operands;
-  for (const float* p : check_operand<const float>(call, segments, "x", x)) operands.push_back({p});
+std::vector<Values> values_of(const std::vector<const float*>& x) {
+  std::vector<Values> operands;
+  for (const float* p : x) operands.push_back({p});
   return operands;
 }
 
 void select(const Tensors& x, const Tensor& offsets, const Tensor& counts, const Tensor& starts,
             const Tensor& indices, const Tensor& values, const Tensor& nnz) {
-  const Call call = cuda::device_call("select", "indices", indices);
-  const Segments segments = check_segments(call, offsets);
-  const int64_t* k = check_counts(call, segments, counts);
-  const Slots out = check_selection(call, segments, indices, values, starts, nnz);
-  check_slots(call, segments, k, out.starts);
-  const auto operands = values_of(call, segments, x);
-  cuda::StreamLauncher launcher(call.device);
-  cuda::select_exact(launcher, segments, k, operands, out);
+  Arguments arguments("select", device_of("select", "indices", indices), offsets);
+  const Selecting selecting = check_selecting(arguments, counts, starts, indices, values, nnz);
+  const auto operands = values_of(arguments.read("x", x));
+  arguments.check_apart();
+  StreamLauncher launcher(indices.device());
+  select_exact(launcher, arguments.segments(), selecting.counts, operands, selecting.out);
 }
 
 void select_difference(const Tensors& x, const Tensors& y, const Tensor& offsets, const Tensor& counts,
                        const Tensor& starts, const Tensor& indices, const Tensor& values, const Tensor& nnz) {
-  const Call call = cuda::device_call("select_difference", "indices", indices);
-  const Segments segments = check_segments(call, offsets);
-  const int64_t* k = check_counts(call, segments, counts);
-  const Slots out = check_selection(call, segments, indices, values, starts, nnz);
-  check_slots(call, segments, k, out.starts);
-  const auto xs = check_operand<const float>(call, segments, "x", x);
-  const auto ys = check_operand<const float>(call, segments, "y", y);
-  std::vector<cuda::Difference> operands;
-  for (size_t s = 0; s < xs.size(); ++s) operands.push_back({xs[s], ys[s]});
-  cuda::StreamLauncher launcher(call.device);
-  cuda::select_exact(launcher, segments, k, operands, out);
+  Arguments arguments("select_difference", device_of("select_difference", "indices", indices), offsets);
+  const Selecting selecting = check_selecting(arguments, counts, starts, indices, values, nnz);
+  const auto from = arguments.read("x", x), minus = arguments.read("y", y);
+  arguments.check_apart();
+  std::vector<Difference> operands;
+  for (size_t s = 0; s < from.size(); ++s) operands.push_back({from[s], minus[s]});
+  StreamLauncher launcher(indices.device());
+  select_exact(launcher, arguments.segments(), selecting.counts, operands, selecting.out);
 }
 
-void select_sampled(const Tensors& x, const Tensor& offsets, const Tensor& counts, const Tensor& starts,
-                    const Tensor& indices, const Tensor& values, const Tensor& nnz) {
-  const Call call = cuda::device_call("select_sampled", "indices", indices);
-  const Segments segments = check_segments(call, offsets);
-  const int64_t* k = check_counts(call, segments, counts);
-  const Slots out = check_selection(call, segments, indices, values, starts, nnz);
-  const auto operands = values_of(call, segments, x);
-  cuda::StreamLauncher launcher(call.device);
-  cuda::select_sampled(launcher, segments, k, operands, out);
+void select_by_sample(const Tensors& x, const Tensor& offsets, const Tensor& counts, const Tensor& starts,
+                      const Tensor& indices, const Tensor& values, const Tensor& nnz) {
+  Arguments arguments("select_sampled", device_of("select_sampled", "indices", indices), offsets);
+  const auto* k = arguments.counts(counts);
+  const Slots out = arguments.slots(indices, values, starts, nnz);
+  const auto operands = values_of(arguments.read("x", x));
+  arguments.check_apart();
+  StreamLauncher launcher(indices.device());
+  select_sampled(launcher, arguments.segments(), k, operands, out);
 }
 
 }  // namespace
-}  // namespace dgs
+}  // namespace dgs::cuda
 
 STABLE_TORCH_LIBRARY_IMPL(dgs, CUDA, m) {
-  m.impl("select", TORCH_BOX(&dgs::select));
-  m.impl("select_difference", TORCH_BOX(&dgs::select_difference));
-  m.impl("select_sampled", TORCH_BOX(&dgs::select_sampled));
+  m.impl("select", TORCH_BOX(&dgs::cuda::select));
+  m.impl("select_difference", TORCH_BOX(&dgs::cuda::select_difference));
+  m.impl("select_sampled", TORCH_BOX(&dgs::cuda::select_by_sample));
 }

@@ -14,18 +14,18 @@
 #include <optional>
 #include <vector>
 
-#include "common/checks.h"
+#include "common/operands.h"
 #include "cuda/device.cuh"
 
 namespace dgs::cuda {
 
-// The call of an op on the device of `tensor`, its argument `name`. A CUDA op can be reached with it on the
-// CPU, by another operand on a device.
-inline Call device_call(const char* op, const char* name, const Tensor& tensor) {
+// The device of `tensor`, argument `name` of `op`. Another operand on a device can bring a call here while
+// this one is on the CPU.
+inline torch::stable::Device device_of(const char* op, const char* name, const Tensor& tensor) {
   const Call call{op, tensor.device()};
   DGS_CHECK(call, tensor.is_cuda(), name, " is on ", device_name(call.device),
             ", must be on the CUDA device of the op's other operands");
-  return call;
+  return call.device;
 }
 
 class StreamLauncher {

@@ -1,0 +1,329 @@
+// SPDX-License-Identifier: Apache-2.0
+// Blocks, barriers, warps and the order in which threads run, all on the host's stack and one OS thread.
+#pragma once
+
+#include <algorithm>
+#include <deque>
+#include <memory>
+#include <numeric>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "thread.h"
+
+namespace simt {
+
+struct Error : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+inline std::string failure;  // what ended the launch; empty while all is well
+
+inline std::string position(const Thread& t) {
+  return " [block " + std::to_string(t.block_index.x) + ", thread " + std::to_string(t.linear) + "]";
+}
+
+// --- the scheduler, on the host's stack
+// -------------------------------------------------------------------------------
+
+// Threads keep their stacks from launch to launch.
+class ThreadPool {
+ public:
+  Thread* take() {
+    if (idle_.empty()) {
+      all_.push_back(std::make_unique<Thread>());
+      prepare(*all_.back(), thread_main);
+      return all_.back().get();
+    }
+    Thread* t = idle_.back();
+    idle_.pop_back();
+    return t;
+  }
+  // `abandoned`: it stopped in the middle of a kernel.
+  void give(Thread* t, bool abandoned) {
+    if (abandoned) prepare(*t, thread_main);
+    idle_.push_back(t);
+  }
+
+ private:
+  std::vector<std::unique_ptr<Thread>> all_;
+  std::vector<Thread*> idle_;
+};
+inline ThreadPool pool;
+
+class Grid {
+ public:
+  Grid(dim3 grid, dim3 block) : grid_(grid), block_(block) {}
+  ~Grid() {
+    for (auto* blocks : {&live_, &ended_})
+      for (auto& block : *blocks) free_block(*block);
+  }
+
+  void run() {
+    const uint64_t blocks = uint64_t{grid_.x} * grid_.y * grid_.z;
+    std::vector<uint64_t> order(blocks);
+    std::iota(order.begin(), order.end(), 0);
+    if (config.seed != 0)
+      for (uint64_t i = blocks; i > 1; --i) std::swap(order[i - 1], order[random_bits() % i]);
+    for (uint64_t next = 0; failure.empty() && (next < blocks || !live_.empty());) {
+      while (next < blocks && live_.size() < std::max(1u, config.resident_blocks)) start_block(order[next++]);
+      const bool progress = run_until_a_block_ends();
+      if (!progress && failure.empty()) describe_deadlock();
+    }
+    release_failed_threads();
+    acquire_order(&end_order);
+    if (!failure.empty()) throw Error("simt: " + failure);
+  }
+
+ private:
+  void start_block(uint64_t index) {
+    live_.push_back(std::make_unique<Block>());
+    Block& block = *live_.back();
+    const unsigned threads = block_.x * block_.y * block_.z;
+    block.warp_order.resize((threads + kWarp - 1) / kWarp);
+    for (unsigned i = 0; i < threads; ++i) block.threads.push_back(pool.take());
+    for (unsigned i = 0; i < threads; ++i) assign(*block.threads[i], block, index, i);
+    release_order(&start_order);
+    ready_.insert(ready_.end(), block.threads.begin(), block.threads.end());
+  }
+
+  SIMT_UNSEEN void assign(Thread& t, Block& block, uint64_t index, unsigned linear) {
+    const unsigned x = static_cast<unsigned>(index % grid_.x),
+                   y = static_cast<unsigned>(index / grid_.x % grid_.y);
+    t.block_index = {x, y, static_cast<unsigned>(index / grid_.x / grid_.y)};
+    t.thread = {linear % block_.x, linear / block_.x % block_.y, linear / (block_.x * block_.y)};
+    t.block_shape = block_;
+    t.grid_shape = grid_;
+    t.block = &block;
+    t.linear = linear;
+    t.state = State::kReady;
+    t.fenced = false;
+    t.complaint = nullptr;
+  }
+
+  // False: nobody could run.
+  bool run_until_a_block_ends() {
+    while (!ready_.empty() && failure.empty()) {
+      if (config.seed != 0) std::swap(ready_.front(), ready_[random_bits() % ready_.size()]);
+      Thread* t = ready_.front();
+      ready_.pop_front();
+      resume(*t);
+      after(*t);
+      if (t->block->done == t->block->threads.size()) {
+        retire(t->block);
+        return true;
+      }
+    }
+    return false;
+  }
+
+  SIMT_UNSEEN static void resume(Thread& t) {
+    current = &t;
+    switch_fiber(host, t);
+    current = nullptr;
+  }
+
+  // What thread t stopped for.
+  void after(Thread& t) {
+    Block& block = *t.block;
+    if (t.complaint != nullptr) {
+      failure = t.complaint + position(t);
+      return;
+    }
+    switch (t.state) {
+      case State::kReady:
+        ready_.push_back(&t);
+        break;
+      case State::kAtBarrier:
+        ++block.waiting;
+        try_barrier(block);
+        break;
+      case State::kAtWarp:
+        try_warp(block, t.linear / kWarp, t);
+        break;
+      case State::kDone:
+        ++block.done;
+        try_barrier(block);
+        try_waiting_warp(block, t.linear / kWarp, t.linear % kWarp);
+        break;
+    }
+  }
+
+  SIMT_UNSEEN void go_on(Thread& t, uint64_t result) {
+    t.result = result;
+    t.state = State::kReady;
+    ready_.push_back(&t);
+  }
+
+  void try_barrier(Block& block) {
+    if (block.waiting == 0 || block.waiting + block.done < block.threads.size()) return;
+    const Thread* first = nullptr;
+    int count = 0;
+    for (const Thread* t : block.threads) {
+      if (t->state != State::kAtBarrier) continue;
+      if (first == nullptr) first = t;
+      if (t->place.line() != first->place.line() || t->place.column() != first->place.column()) {
+        failure = "__syncthreads reached at different places, lines " + std::to_string(first->place.line()) +
+                  " and " + std::to_string(t->place.line()) + position(*t);
+        return;
+      }
+      count += t->predicate != 0;
+    }
+    if (block.done > 0) {
+      failure = "__syncthreads: some threads of the block have exited" + position(*first);
+      return;
+    }
+    const bool all = count == static_cast<int>(block.threads.size());
+    block.waiting = 0;
+    for (Thread* t : block.threads)
+      go_on(*t, t->barrier == Barrier::kCount ? count : t->barrier == Barrier::kAnd ? all : count > 0);
+  }
+
+  // A lane that exited: does the rest of its warp wait only for it?
+  void try_waiting_warp(Block& block, unsigned warp, unsigned lane) {
+    for (const Thread* t : Lanes(block, warp, ~0u)) {
+      if (t->state == State::kAtWarp && (t->mask >> lane & 1u) != 0) {
+        try_warp(block, warp, *t);
+        return;
+      }
+    }
+  }
+
+  // The threads of a warp that a mask names.
+  struct Lanes {
+    Lanes(Block& block, unsigned warp, uint32_t mask) {
+      for (unsigned lane = 0; lane < kWarp && warp * kWarp + lane < block.threads.size(); ++lane)
+        if ((mask >> lane & 1u) != 0) named[count++] = block.threads[warp * kWarp + lane];
+    }
+    Thread** begin() { return named; }
+    Thread** end() { return named + count; }
+    Thread* named[kWarp];
+    unsigned count = 0;
+  };
+
+  // All lanes of the mask that have not exited must be at the same collective; then each gets its result.
+  void try_warp(Block& block, unsigned warp, const Thread& like) {
+    const uint32_t mask = like.mask;
+    const Collective collective = like.collective;
+    Lanes named(block, warp, mask);
+    if (named.count != static_cast<unsigned>(__builtin_popcount(mask))) {
+      failure = "warp collective: the mask names a lane beyond the block" + position(like);
+      return;
+    }
+    uint32_t live = 0, set = 0;
+    uint64_t values[kWarp] = {};
+    for (const Thread* t : named) {
+      if (t->state == State::kDone) continue;
+      if (t->state != State::kAtWarp || t->mask != mask || t->collective != collective) return;
+      const unsigned lane = t->linear % kWarp;
+      values[lane] = t->value;
+      live |= 1u << lane;
+      if (t->value != 0) set |= 1u << lane;
+    }
+    for (Thread* t : named) {
+      if (t->state == State::kDone) continue;
+      if (collective == Collective::kShuffle && (live >> t->source & 1u) == 0) {
+        failure = "shuffle: reads a lane that does not take part" + position(*t);
+        return;
+      }
+      go_on(*t, collective_result(collective, set, live, values[t->source]));
+    }
+  }
+
+  static uint64_t collective_result(Collective collective, uint32_t set, uint32_t live, uint64_t shuffled) {
+    switch (collective) {
+      case Collective::kShuffle:
+        return shuffled;
+      case Collective::kBallot:
+        return set;
+      case Collective::kAny:
+        return set != 0;
+      case Collective::kAll:
+        return set == live;
+      case Collective::kSync:
+        break;
+    }
+    return 0;
+  }
+
+  void describe_deadlock() {
+    failure = "deadlock, no thread can run:";
+    unsigned shown = 0;
+    for (const Thread* t : live_.front()->threads) {
+      if (t->state == State::kDone || ++shown > 6) continue;
+      const bool barrier = t->state == State::kAtBarrier;
+      failure += " thread " + std::to_string(t->linear) +
+                 (barrier ? " at the barrier of line " + std::to_string(t->place.line())
+                          : " at a warp collective with mask " + std::to_string(t->mask)) +
+                 ";";
+    }
+  }
+
+  void retire(Block* block) {
+    const auto at = std::find_if(live_.begin(), live_.end(), [&](auto& b) { return b.get() == block; });
+#if defined(__SANITIZE_THREAD__)
+    ended_.push_back(
+        std::move(*at));  // its memory is not reused before the host is ordered after all threads
+#else
+    free_block(**at);
+#endif
+    live_.erase(at);
+  }
+
+  // TSan: what abandoned threads did is ordered before what the host does next.
+  void release_failed_threads() {
+#if defined(__SANITIZE_THREAD__)
+    for (auto& block : live_) {
+      for (Thread* t : block->threads) {
+        if (t->state == State::kDone && t->complaint == nullptr) continue;
+        __tsan_switch_to_fiber(t->tsan, 1);
+        __tsan_release(&end_order);
+        __tsan_switch_to_fiber(host.tsan, 1);
+      }
+    }
+#endif
+  }
+
+  static void free_block(Block& block) {
+    for (Thread* t : block.threads) {
+      pool.give(t, !failure.empty());
+    }
+    for (SharedArray *a = block.shared, *next = nullptr; a != nullptr; a = next) {
+      next = a->next;
+#if defined(__SANITIZE_ADDRESS__)
+      __asan_unpoison_memory_region(a->memory, a->bytes);
+#endif
+      std::free(a->memory);
+      std::free(a);
+    }
+  }
+
+  dim3 grid_, block_;
+  std::deque<Thread*> ready_;
+  std::vector<std::unique_ptr<Block>> live_, ended_;
+};
+
+// TSan: which of its threads the host is.
+SIMT_UNSEEN inline void meet_host() {
+#if defined(__SANITIZE_THREAD__)
+  host.tsan = __tsan_get_current_fiber();
+#endif
+}
+
+// Runs `kernel` once per thread of the grid, on the host's stack throughout.
+template <class Kernel>
+void run_grid(dim3 grid, dim3 block, Kernel& kernel) {
+  if (current != nullptr) throw Error("simt: launched from device code");
+  const uint64_t threads = uint64_t{block.x} * block.y * block.z;
+  if (threads == 0 || threads > 1024 || grid.x == 0 || grid.y == 0 || grid.z == 0)
+    throw Error("simt: bad launch shape");
+  failure.clear();
+  random_state = config.seed;
+  body = [](void* argument) { (*static_cast<Kernel*>(argument))(); };
+  body_argument = &kernel;
+  meet_host();
+  Grid(grid, block).run();
+}
+
+}  // namespace simt

@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0
+// Blocks, barriers, warps and the order in which threads run. One OS thread; every CUDA thread is a fiber
+// that gives up control at barriers, warp collectives, atomics (where asked for) and its end. A thread only
+// says what it waits for; the scheduler, on the host's stack, decides who goes on.
+#pragma once
+
+#include <cstdlib>
+#include <source_location>
+#include <vector>
+
+#include "fiber.h"
+
+struct dim3 {
+  unsigned x, y, z;
+  constexpr dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
+};
+struct uint3 {
+  unsigned x, y, z;
+};
+
+namespace simt {
+
+constexpr unsigned kWarp = 32;
+constexpr size_t kSharedAlignment = 128;
+
+struct Config {
+  uint64_t seed = 0;  // 0: round robin; else a random runnable thread, and blocks in a random order
+  unsigned resident_blocks = 1;  // blocks that are interleaved
+  bool preempt_atomics = false;  // with a seed: switch at random before and after atomics
+};
+inline Config config;
+
+enum class State : uint8_t { kReady, kAtBarrier, kAtWarp, kDone };
+enum class Collective : uint8_t { kSync, kShuffle, kBallot, kAny, kAll };
+enum class Barrier : uint8_t { kPlain, kCount, kAnd, kOr };
+
+struct Block;
+struct Thread : Fiber {
+  uint3 thread, block_index;
+  dim3 block_shape, grid_shape;
+  Block* block = nullptr;
+  unsigned linear = 0;
+  State state = State::kReady;
+  bool fenced = false;  // has executed a fence: its atomics publish what it wrote
+  // At a barrier
+  std::source_location place;
+  Barrier barrier = Barrier::kPlain;
+  int predicate = 0;
+  // At a warp collective
+  Collective collective = Collective::kSync;
+  uint32_t mask = 0;
+  unsigned source = 0;
+  uint64_t value = 0;
+  // What either gives back
+  uint64_t result = 0;
+  const char* complaint = nullptr;  // misuse: the launch ends
+};
+
+// A __shared__ array of a block; `key` is its declaration.
+struct SharedArray {
+  const void* key;
+  void* memory;
+  size_t bytes;
+  SharedArray* next;
+};
+
+struct Block {
+  std::vector<Thread*> threads;
+  unsigned waiting = 0, done = 0;
+  SharedArray* shared = nullptr;
+  char barrier_order = 0;
+  std::vector<char> warp_order;
+};
+
+inline Thread* current = nullptr;
+inline char start_order = 0, end_order = 0;  // host before threads, threads before host
+inline void (*body)(void*) = nullptr;
+inline void* body_argument = nullptr;
+inline uint64_t random_state = 1;
+
+// splitmix64
+SIMT_UNSEEN inline uint64_t random_bits() {
+  uint64_t z = (random_state += 0x9e3779b97f4a7c15ull);
+  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
+  z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
+  return z ^ (z >> 31);
+}
+
+// What follows is called by device code, on a thread's own stack.
+// -------------------------------------------------------------------
+
+SIMT_UNSEEN inline void wait_as(State state) {
+  Thread& self = *current;
+  self.state = state;
+  switch_fiber(self, host);
+}
+
+// Ends the launch; the thread is never resumed.
+[[noreturn]] SIMT_UNSEEN inline void fail(const char* what) {
+  current->complaint = what;
+  for (;;) wait_as(State::kDone);
+}
+
+SIMT_UNSEEN inline int syncthreads(Barrier barrier, int predicate, const std::source_location& place) {
+  Thread& self = *current;
+  self.barrier = barrier;
+  self.predicate = predicate;
+  self.place = place;
+  release_order(&self.block->barrier_order);
+  wait_as(State::kAtBarrier);
+  acquire_order(&self.block->barrier_order);
+  return static_cast<int>(self.result);
+}
+
+SIMT_UNSEEN inline uint64_t warp_collective(Collective collective, uint32_t mask, uint64_t value,
+                                            unsigned source) {
+  Thread& self = *current;
+  if ((mask >> (self.linear % kWarp) & 1u) == 0)
+    fail("warp collective: the calling lane is not in its own mask");
+  char* const order = &self.block->warp_order[self.linear / kWarp];
+  self.collective = collective;
+  self.mask = mask;
+  self.value = value;
+  self.source = source;
+  if (collective == Collective::kSync) release_order(order);  // only __syncwarp orders memory
+  wait_as(State::kAtWarp);
+  if (collective == Collective::kSync) acquire_order(order);
+  return self.result;
+}
+
+inline void maybe_preempt() {
+  if (config.preempt_atomics && config.seed != 0 && random_bits() % 4 == 0) wait_as(State::kReady);
+}
+
+// Shared memory starts as 0x7fc0dead: a NaN, or a huge integer, so that use before initialisation shows.
+SIMT_UNSEEN inline void poison(void* memory, size_t bytes) {
+  static const unsigned char pattern[4] = {0xad, 0xde, 0xc0, 0x7f};
+  auto* p = static_cast<volatile unsigned char*>(memory);
+  for (size_t i = 0; i < bytes; ++i) p[i] = pattern[i % 4];
+}
+
+SIMT_UNSEEN inline void* shared_array(const void* key, size_t bytes) {
+  Block& block = *current->block;
+  for (SharedArray* a = block.shared; a != nullptr; a = a->next) {
+    if (a->key == key) {
+      acquire_order(a);
+      return a->memory;
+    }
+  }
+  const size_t rounded = (bytes + kSharedAlignment - 1) / kSharedAlignment * kSharedAlignment;
+  auto* a = static_cast<SharedArray*>(std::malloc(sizeof(SharedArray)));
+  a->key = key;
+  a->memory = std::aligned_alloc(kSharedAlignment, rounded);
+  a->bytes = rounded;
+  poison(a->memory, bytes);
+#if defined(__SANITIZE_ADDRESS__)
+  __asan_poison_memory_region(static_cast<char*>(a->memory) + bytes, rounded - bytes);
+#endif
+  a->next = block.shared;
+  block.shared = a;
+  release_order(a);
+  return a->memory;
+}
+
+inline void thread_main() {
+  arrived(*current);
+  for (;;) {
+    acquire_order(&start_order);
+    body(body_argument);
+    release_order(&end_order);
+    wait_as(State::kDone);
+  }
+}
+
+}  // namespace simt
