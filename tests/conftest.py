@@ -6,8 +6,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
+
+# The same examples in every run, and no limit on one's time: the machine may be busy.
+hypothesis.settings.register_profile("dgs", deadline=None, max_examples=25, derandomize=True, database=None)
+hypothesis.settings.load_profile("dgs")
 
 
 def promised(variable: str) -> bool:

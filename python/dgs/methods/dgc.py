@@ -58,7 +58,8 @@ class DGC(Method):
     def _grad_scale(self, grads: Sequence[Tensor], workers: int) -> float:
         if self.clip is None:
             return 1.0
-        norm = float(torch.nn.utils.get_total_norm([g.float() for g in grads if g.numel()]))
+        norms = [torch.linalg.vector_norm(g, dtype=torch.float64) for g in grads if g.numel()]
+        norm = float(torch.stack(norms).norm()) if norms else 0.0  # float64: squares of large floats overflow
         limit = self.clip / math.sqrt(self.workers or workers)
         return limit / norm if norm > limit and math.isfinite(norm) else 1.0
 

@@ -54,6 +54,8 @@ class ServerState:
     ) -> None:
         self.layout, self.device, self.max_version = layout, device, max_version
         self._theta = theta.detach().to(device, torch.float32, copy=True)
+        # From the start no number below 2^-126 and no -0: adding a zero then changes nothing, on either side.
+        ops.dense_add_([self._theta], layout.offsets, torch.zeros_like(self._theta))
         self._version = 0
         self._lock = SharedLock()
         self._advanced = threading.Condition()

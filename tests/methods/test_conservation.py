@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Nothing is lost: what was pushed and what is held make up all that the gradients asked for, whatever the codec."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from dgs import Layout, config
+from dgs.methods import METHODS, Hyper
+from dgs_ext import ops
+from dgs_ext.ops import Selection
+
+SHAPES = [("a", (40, 30)), ("b", (7,)), ("c", (300,))]
+LAYOUT = Layout(SHAPES, dense_below=100)
+CODECS = {"float32": 1, "float16": 2, "bfloat16": 3}
+
+
+class Ledger:
+    """Runs one worker's method, and adds up in float64 what it was given and what it sent."""
+
+    def __init__(self, mode: str, codec: str, momentum: float, lr: float, density: float) -> None:
+        self.method = METHODS[mode].create(LAYOUT, torch.device("cpu"), config.resolve(None, {}, mode=mode))
+        self.codec = CODECS[codec]
+        segments = len(LAYOUT.segments)
+        self.hyper = Hyper(
+            lr=torch.full((segments,), lr),
+            momentum=torch.full((segments,), momentum),
+            weight_decay=torch.zeros(segments),
+            counts=LAYOUT.counts(density),
+        )
+        self.weights = [torch.zeros(s.numel) for s in LAYOUT.segments]
+        self.sent = torch.zeros(LAYOUT.numel, dtype=torch.float64)
+
+    def step(self, grads: Sequence[Tensor]) -> None:
+        update = self.method.step(grads, self.weights, self.hyper)
+        assert self.method.failed() is None
+        if isinstance(update, Selection):
+            ops.quantize_(update.values, self.codec)
+            indices, values = update.compact()
+            self.sent[indices] += values.double()
+        else:
+            ops.quantize_(update, self.codec)
+            self.sent += update.double()
+        self.method.commit(update, self.hyper)
+
+
+def gradients(seed: int, steps: int, scale: float) -> list[list[Tensor]]:
+    generator = torch.Generator().manual_seed(seed)
+    return [
+        [scale * torch.randn(s.numel, generator=generator) for s in LAYOUT.segments] for _ in range(steps)
+    ]
+
+
+runs = {
+    "seed": st.integers(0, 2**16),
+    "steps": st.integers(1, 12),
+    "density": st.sampled_from([0.01, 0.2, 1.0]),
+    "scale": st.sampled_from([1e-4, 1.0, 1e3]),
+}
+
+
+def close(found: Tensor, expected: Tensor, grads: list[list[Tensor]]) -> None:
+    """Equal up to float32's roundings of a sum of so many terms."""
+    size = sum(float(torch.cat(g).abs().max()) for g in grads) * len(grads)
+    torch.testing.assert_close(found, expected, rtol=0, atol=4e-7 * size)
+
+
+@pytest.mark.parametrize("codec", CODECS)
+@given(**runs)
+def test_gradient_dropping(codec: str, seed: int, steps: int, density: float, scale: float) -> None:
+    grads = gradients(seed, steps, scale)
+    ledger = Ledger("gd", codec, 0.0, 0.5, density)
+    for g in grads:
+        ledger.step(g)
+    asked = 0.5 * sum(torch.cat(g).double() for g in grads)
+    close(ledger.sent + ledger.method.buffers()["residual"].double(), asked, grads)
+
+
+@pytest.mark.parametrize("codec", CODECS)
+@given(momentum=st.sampled_from([0.0, 0.5, 0.9]), **runs)
+def test_dgs(codec: str, momentum: float, seed: int, steps: int, density: float, scale: float) -> None:
+    """(1 - m)·Σq + v = Σ lr·g: each unit of gradient is sent 1/(1 - m) times in all, as momentum does."""
+    grads = gradients(seed, steps, scale)
+    ledger = Ledger("dgs", codec, momentum, 0.5, density)
+    for g in grads:
+        ledger.step(g)
+    asked = 0.5 * sum(torch.cat(g).double() for g in grads)
+    close((1 - momentum) * ledger.sent + ledger.method.buffers()["velocity"].double(), asked, grads)
+
+
+@pytest.mark.parametrize("codec", CODECS)
+@given(momentum=st.sampled_from([0.0, 0.5, 0.9]), **runs)
+def test_dgc(codec: str, momentum: float, seed: int, steps: int, density: float, scale: float) -> None:
+    """Σq + r = Σ lr·u, u being the velocity that each step made before it was masked."""
+    grads = gradients(seed, steps, scale)
+    ledger = Ledger("dgc", codec, momentum, 0.5, density)
+    asked = torch.zeros(LAYOUT.numel, dtype=torch.float64)
+    for g in grads:
+        before = ledger.method.buffers()["velocity"].double()
+        asked += 0.5 * (float(torch.tensor(momentum)) * before + torch.cat(g).double())
+        ledger.step(g)
+    reach = [[t / (1 - momentum) for t in g] for g in grads]
+    close(ledger.sent + ledger.method.buffers()["residual"].double(), asked, reach)
+
+
+@given(**runs)
+def test_asgd_sends_everything_at_once(seed: int, steps: int, density: float, scale: float) -> None:
+    grads = gradients(seed, steps, scale)
+    ledger = Ledger("asgd", "float32", 0.0, 0.5, density)
+    for g in grads:
+        ledger.step(g)
+    assert torch.equal(ledger.sent, 0.5 * sum(torch.cat(g).double() for g in grads))
+
+
+@given(
+    bits=st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=64),
+    codec=st.sampled_from(sorted(CODECS)),
+    keep=st.sampled_from([1.0, 0.5, 0.3, 0.1]),
+)
+def test_what_stays_is_never_larger_than_what_was_there(bits: list[int], codec: str, keep: float) -> None:
+    """|u - (1-m)·Q(u)| <= |u| for every float32 number, so that a codec's error cannot grow in the velocity."""
+    u = torch.tensor(bits, dtype=torch.int64).to(torch.uint32).view(torch.float32)
+    u = u[u.isfinite()]
+    q = u.clone()
+    ops.quantize_(q, CODECS[codec])
+    assert bool(q.isfinite().all())
+    assert bool(((u - keep * q).abs() <= u.abs()).all())
+
+
+@pytest.mark.parametrize("mode", sorted(METHODS))
+def test_a_step_without_a_commit_has_not_happened(mode: str) -> None:
+    grads = gradients(3, 3, 1.0)
+    once, twice = (Ledger(mode, "float32", 0.5, 0.5, 0.05) for _ in range(2))
+    for g in grads:
+        once.step(g)
+        twice.method.step(gradients(99, 1, 5.0)[0], twice.weights, twice.hyper)
+        twice.step(g)
+    assert torch.equal(once.sent, twice.sent)
+    for name, flat in once.method.buffers().items():
+        assert torch.equal(flat, twice.method.buffers()[name])
