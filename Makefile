@@ -13,8 +13,9 @@ stamp := $(VENV)/.stamp
 BACKEND := setup.py pyproject.toml requirements.txt $(wildcard build_backend/dgs_build/*.py)
 SOURCES := $(wildcard csrc/*.cpp csrc/*/*.cpp csrc/*/*.cu csrc/*/*.h csrc/*/*.cuh)
 
-# make demo MODE=dgc WORKERS=4: each variable that is set becomes the option of that name.
-demo_flags = $(foreach name,MODE WORKERS DENSITY EPOCHS SEED,$(if $($(name)),--$(shell echo $(name) | tr A-Z a-z) $($(name))))
+# make demo MODE=dgc WORKERS=4: each of these that is set becomes the option of that name.
+DEMO := MODE WORKERS DENSITY DENSITY_DOWN CODEC EPOCHS LR MOMENTUM BATCH_SIZE SEED OUT
+demo_flags = $(foreach name,$(DEMO),$(if $($(name)),--$(shell echo $(name) | tr A-Z_ a-z-) $($(name))))
 
 .DEFAULT_GOAL := help
 .PHONY: help setup build demo test test-cpp test-long lint clean distclean
