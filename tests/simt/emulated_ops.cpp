@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: Apache-2.0
+// The CUDA ops as a C library, executed in the emulator: test_twins.py calls them with tensors' memory and
+// compares with the plain-torch twins. Operands are one pointer per segment; each call returns an error's
+// text, or null.
+#include <exception>
+#include <string>
+
+#include "cuda/apply.h"
+#include "cuda/quantize.h"
+#include "cuda/step.h"
+#include "emulated_launcher.h"
+
+namespace {
+
+std::string error;
+
+template <class F>
+const char* run(F f) {
+  try {
+    EmulatedLauncher launcher;
+    f(launcher);
+    return nullptr;
+  } catch (const std::exception& e) {
+    error = e.what();
+    return error.c_str();
+  }
+}
+
+// A layout, a selection and how to cut it, as Python gives them.
+struct Frame {
+  int64_t segments;
+  const int64_t* offsets;
+  const int64_t* counts;
+  const int64_t* starts;
+  int64_t* indices;
+  float* values;
+  int64_t* nnz;
+  int64_t chunk;
+
+  dgs::Segments layout() const { return {offsets, segments}; }
+  dgs::Slots slots() const { return {indices, values, starts, nnz}; }
+  dgs::Entries entries() const { return {indices, values, starts, nnz}; }
+};
+
+// The gradients' pointers and types, one per segment.
+struct Grads {
+  const void* const* data;
+  const int32_t* type;
+  dgs::Gradient operator[](int64_t s) const { return {data[s], static_cast<dgs::GradientType>(type[s])}; }
+};
+
+template <class Operand, class F>
+std::vector<Operand> per_segment(const Frame& frame, F f) {
+  std::vector<Operand> operands;
+  for (int64_t s = 0; s < frame.segments; ++s) operands.push_back(f(s));
+  return operands;
+}
+
+template <class Operand>
+void select_from(EmulatedLauncher& launcher, const Frame& frame, const std::vector<Operand>& operands) {
+  dgs::cuda::select_exact(launcher, frame.layout(), frame.counts, operands, frame.slots(), frame.chunk);
+}
+
+}  // namespace
+
+extern "C" {
+
+void emulate(uint64_t seed, uint32_t resident_blocks, bool preempt_atomics) {
+  simt::config = {seed, resident_blocks, preempt_atomics};
+}
+
+const char* emulated_select(const Frame* f, float* const* x) {
+  return run([&](auto& launcher) {
+    select_from(launcher, *f,
+                per_segment<dgs::cuda::Values>(*f, [&](int64_t s) { return dgs::cuda::Values{x[s]}; }));
+  });
+}
+
+const char* emulated_select_difference(const Frame* f, float* const* x, float* const* y) {
+  using Operand = dgs::cuda::Difference;
+  return run([&](auto& launcher) {
+    select_from(launcher, *f, per_segment<Operand>(*f, [&](int64_t s) { return Operand{x[s], y[s]}; }));
+  });
+}
+
+const char* emulated_select_sampled(const Frame* f, float* const* x) {
+  return run([&](auto& launcher) {
+    const auto operands =
+        per_segment<dgs::cuda::Values>(*f, [&](int64_t s) { return dgs::cuda::Values{x[s]}; });
+    dgs::cuda::select_sampled(launcher, f->layout(), f->counts, operands, f->slots(), f->chunk);
+  });
+}
+
+const char* emulated_step_velocity(const Frame* f, const Grads* grads, float* const* weights,
+                                   float* const* velocity, float* const* velocity_out, const float* lr,
+                                   const float* weight_decay) {
+  using Operand = dgs::cuda::VelocityStep;
+  return run([&](auto& launcher) {
+    select_from(launcher, *f, per_segment<Operand>(*f, [&](int64_t s) {
+                  return Operand{(*grads)[s],     weights[s], velocity[s],
+                                 velocity_out[s], lr[s],      weight_decay[s]};
+                }));
+  });
+}
+
+const char* emulated_step_dgc(const Frame* f, const Grads* grads, float* const* weights,
+                              float* const* velocity, float* const* residual, float* const* velocity_out,
+                              float* const* residual_out, const float* lr, const float* weight_decay,
+                              const float* momentum, double grad_scale, bool nesterov) {
+  using Operand = dgs::cuda::DgcStep;
+  return run([&](auto& launcher) {
+    select_from(
+        launcher, *f, per_segment<Operand>(*f, [&](int64_t s) {
+          return Operand{
+              (*grads)[s],     weights[s], velocity[s],     residual[s], velocity_out[s],
+              residual_out[s], lr[s],      weight_decay[s], momentum[s], static_cast<float>(grad_scale),
+              nesterov};
+        }));
+  });
+}
+
+const char* emulated_step_dense(const Frame* f, const Grads* grads, float* const* weights, float* const* out,
+                                const float* lr, const float* weight_decay) {
+  using Operand = dgs::cuda::DenseStep;
+  return run([&](auto& launcher) {
+    const auto operands = per_segment<Operand>(
+        *f, [&](int64_t s) { return Operand{(*grads)[s], weights[s], out[s], lr[s], weight_decay[s]}; });
+    dgs::cuda::step_dense(launcher, f->layout(), operands, f->nnz, f->chunk);
+  });
+}
+
+const char* emulated_quantize_(float* values, int64_t n, int64_t codec) {
+  return run(
+      [&](auto& launcher) { dgs::cuda::quantize(launcher, values, n, static_cast<dgs::Codec>(codec)); });
+}
+
+const char* emulated_apply_velocity_(const Frame* f, float* const* velocity, const float* keep) {
+  using Operand = dgs::cuda::ApplyVelocity;
+  return run([&](auto& launcher) {
+    const auto operands = per_segment<Operand>(*f, [&](int64_t s) { return Operand{velocity[s], keep[s]}; });
+    dgs::cuda::apply_selection(launcher, f->layout(), operands, f->entries(), f->chunk);
+  });
+}
+
+const char* emulated_apply_dgc_(const Frame* f, float* const* velocity, float* const* residual) {
+  using Operand = dgs::cuda::ApplyDgc;
+  return run([&](auto& launcher) {
+    const auto operands = per_segment<Operand>(
+        *f, [&](int64_t s) { return Operand{velocity[s], residual[s], f->counts[s] < f->layout().size(s)}; });
+    dgs::cuda::apply_selection(launcher, f->layout(), operands, f->entries(), f->chunk);
+  });
+}
+
+const char* emulated_sparse_add_(const Frame* f, float* const* x, bool subtract) {
+  using Operand = dgs::cuda::SparseAdd;
+  return run([&](auto& launcher) {
+    const auto operands = per_segment<Operand>(*f, [&](int64_t s) { return Operand{x[s]}; });
+    dgs::cuda::sparse_add(launcher, f->layout(), operands, f->entries(), subtract, f->chunk);
+  });
+}
+
+const char* emulated_dense_add_(const Frame* f, float* const* x, const float* q, bool subtract) {
+  using Operand = dgs::cuda::DenseAdd;
+  return run([&](auto& launcher) {
+    const auto operands =
+        per_segment<Operand>(*f, [&](int64_t s) { return Operand{x[s], q + f->offsets[s]}; });
+    dgs::cuda::dense_add(launcher, f->layout(), operands, subtract, f->chunk);
+  });
+}
+
+}  // extern "C"
