@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -15,6 +16,8 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
 _COLOURS = ("#0b6e4f", "#c8553d", "#5c6b8a")
+_TEST: dict[str, Any] = {"marker": "o", "markersize": 3, "linewidth": 1.8}
+_TRAINING: dict[str, Any] = {"alpha": 0.45, "linewidth": 1}
 _SMOOTH = 0.15  # weight of the newest training loss
 
 
@@ -124,9 +127,12 @@ def draw(runs: Sequence[Run], title: str, path: Path) -> None:
         for run, colour in zip(runs, _COLOURS, strict=False):
             _against_bytes(by_bytes, run, colour)
             _against_time(by_time, run, colour)
-        by_bytes.set(xscale="log", yscale="log", xlabel="bytes sent, both ways, all workers (MB)")
-        by_bytes.set_ylabel("cross-entropy")
-        by_bytes.xaxis.set_major_formatter(mpl.ticker.FormatStrFormatter("%g"))
+        by_bytes.set(xscale="log", yscale="log", xlabel="bytes sent, both ways, all workers (MB)", ylabel="loss")
+        by_bytes.xaxis.set_major_formatter(mpl.ticker.StrMethodFormatter("{x:,g}"))
+        by_bytes.yaxis.set_major_formatter(mpl.ticker.StrMethodFormatter("{x:g}"))
+        by_bytes.margins(x=0.12, y=0.1)  # room for the labels
+        by_time.plot([], [], color="black", label="test loss of the server's model", **_TEST)
+        by_time.plot([], [], color="black", label="training loss", **_TRAINING)
         by_time.set(xlabel="time (s)", xlim=(0, None))
         by_time.legend(frameon=False, loc="upper right")
         figure.suptitle(title)
@@ -140,18 +146,18 @@ def _against_bytes(axes: Axes, run: Run, colour: str) -> None:
     megabytes = run.sent(times) / 1e6
     if not megabytes[-1]:
         axes.axhline(losses[-1], color=colour, linestyle="--", linewidth=1.2)
-        axes.annotate(f"{run.mode} ends here, and sends nothing", (0.02, losses[-1]), (0, 4), color=colour,
+        axes.annotate(f"{run.mode} sends nothing and ends here", (0.01, losses[-1]), (0, -5), color=colour, va="top",
                       xycoords=("axes fraction", "data"), textcoords="offset points", fontsize=9)  # fmt: skip
         return
-    axes.plot(megabytes, losses, color=colour, marker="o", markersize=3, linewidth=1.8)
-    axes.annotate(f"{megabytes[-1]:,.0f} MB", (megabytes[-1], losses[-1]), (0, -14), color=colour,
-                  textcoords="offset points", ha="center", fontsize=9)  # fmt: skip
+    axes.plot(megabytes, losses, color=colour, **_TEST)
+    axes.annotate(f"{megabytes[-1]:,.0f} MB", (megabytes[-1], losses[-1]), (6, 0), color=colour, va="center",
+                  textcoords="offset points", fontsize=9, fontweight="bold")  # fmt: skip
     times, losses = run.training_curve()
-    axes.plot(run.sent(times) / 1e6, losses, color=colour, alpha=0.45, linewidth=1)
+    axes.plot(run.sent(times) / 1e6, losses, color=colour, **_TRAINING)
 
 
 def _against_time(axes: Axes, run: Run, colour: str) -> None:
     times, losses = run.test_curve()
-    axes.plot(times - run.began, losses, color=colour, marker="o", markersize=3, linewidth=1.8, label=run.title)
+    axes.plot(times - run.began, losses, color=colour, label=run.title, **_TEST)
     times, losses = run.training_curve()
-    axes.plot(times - run.began, losses, color=colour, alpha=0.45, linewidth=1)
+    axes.plot(times - run.began, losses, color=colour, **_TRAINING)

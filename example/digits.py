@@ -175,12 +175,14 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--max-version", type=int, default=900, help="steps of all workers together")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1, help="of torch, in this process")
     return parser
 
 
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     args = options().parse_args()
+    torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     data = load()
     if args.rank == 0:
