@@ -32,7 +32,7 @@ Store = Any
 
 POLL = 0.01
 SERVER, WORKER = 0, 1
-_FOREVER = timedelta(days=365)
+_FOREVER, _AT_ONCE = timedelta(days=365), timedelta(milliseconds=1)  # gloo takes 0 for its default
 _HEADER_TAG, _PAYLOAD_TAG, _WAKE_TAG = 0, 1, 2
 
 T = TypeVar("T")
@@ -131,7 +131,7 @@ class GlooLink(Link):
             if payload:
                 works.append(group.send([body], peer, _PAYLOAD_TAG))
             for work in works:
-                work.wait(timeout)
+                work.wait(max(timeout, _AT_ONCE))
         except RuntimeError as error:
             raise self._failure(error, "sending a frame") from None
 
@@ -150,8 +150,9 @@ class GlooLink(Link):
 
     def _receive_into(self, buffer: Tensor, tag: int, timeout: timedelta | None) -> None:
         group = self._open_group()
+        limit = _FOREVER if timeout is None else max(timeout, _AT_ONCE)
         try:
-            group.recv([buffer], 1 - self._rank, tag).wait(_FOREVER if timeout is None else timeout)
+            group.recv([buffer], 1 - self._rank, tag).wait(limit)
         except RuntimeError as error:
             raise self._failure(error, "waiting for a frame") from None
 
@@ -186,9 +187,7 @@ class GlooLink(Link):
             return
         # Neither abort() nor shutdown() wakes a waiter; a second receive that times out ends the pair and does.
         try:
-            group.recv([torch.empty(1, dtype=torch.uint8)], 1 - self._rank, _WAKE_TAG).wait(
-                timedelta(milliseconds=1)
-            )
+            group.recv([torch.empty(1, dtype=torch.uint8)], 1 - self._rank, _WAKE_TAG).wait(_AT_ONCE)
         except RuntimeError as error:
             log.debug("link %d ended: %s", self._ticket, first_line(error))
 

@@ -8,8 +8,9 @@ import socket
 import time
 from datetime import timedelta
 
-from ..errors import LinkClosedError, PortInUseError, ServerUnreachableError
-from .address import is_loopback, is_own_name, listen, routed
+from ..bounded import within
+from ..errors import LinkClosedError, LinkTimeoutError, PortInUseError, ServerUnreachableError
+from .address import is_loopback, is_own_name, listen, resolve, routed
 from .base import Listener
 from .gloo import POLL, SERVER, WORKER, GlooLink, Store, dist, first_line
 
@@ -108,7 +109,7 @@ def _serve(host: str, port: int) -> tuple[Store, int]:
         raise PortInUseError(f"cannot listen at {host}:{port}: {error.strerror or error}") from None
     port = int(server.getsockname()[1])
     store = dist.TCPStore(
-        host,
+        resolve(host)[0],
         port,
         is_master=True,
         wait_for_workers=False,
@@ -169,9 +170,13 @@ def _await_port(host: str, port: int, patience: _Patience) -> None:
 
 
 def _client(host: str, port: int, timeout: timedelta) -> Store:
-    try:
+    # A store's client has no limit in time against a server that accepts and is then silent.
+    def connect() -> Store:
         return dist.TCPStore(host, port, is_master=False, wait_for_workers=False, timeout=timeout)
-    except RuntimeError as error:
+
+    try:
+        return within(timeout.total_seconds(), connect, lambda _: None, "it did not answer")
+    except (RuntimeError, LinkTimeoutError) as error:
         raise ServerUnreachableError(
-            f"what listens at {host}:{port} is not a server of this library: {first_line(error)}"
+            f"what listens at {host}:{port} is frozen, or not a server of this library: {first_line(error)}"
         ) from None

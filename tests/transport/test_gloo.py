@@ -1,0 +1,289 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What only sockets have: ports, addresses, file descriptors, processes that are killed or frozen."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from torch import Tensor
+
+from dgs.errors import LinkClosedError, PortInUseError, ServerUnreachableError, TransportError
+from dgs.transport import GlooListener, dial
+from dgs.transport.address import is_loopback, is_own_name, listen, resolve, routed
+
+if TYPE_CHECKING:
+    from conftest import Meeting
+
+SECONDS = timedelta(seconds=10)
+PEER = """
+import sys, time, torch
+from datetime import timedelta
+from dgs.transport import dial
+link = dial("127.0.0.1", int(sys.argv[1]), timedelta(seconds=20))
+link.open("1-session", 1 << 20, timedelta(seconds=20))
+print("open", flush=True)
+time.sleep(60)
+"""
+
+
+def _free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+def _held() -> tuple[int, int]:
+    """File descriptors and threads (those of C++ too) of this process."""
+    return sum(1 for _ in Path("/proc/self/fd").iterdir()), sum(1 for _ in Path("/proc/self/task").iterdir())
+
+
+@contextmanager
+def _listening(port: int = 0) -> Iterator[GlooListener]:
+    listener = GlooListener("127.0.0.1", port)
+    try:
+        yield listener
+    finally:
+        listener.close()
+
+
+def _rounds(meeting_of: Callable[[str], Meeting], frame: Tensor, count: int) -> None:
+    for _ in range(count):
+        meeting = meeting_of("gloo")
+        try:
+            worker, server = meeting.open()
+            theirs = meeting.pool.submit(worker.send, frame, SECONDS)
+            server.receive(SECONDS)
+            theirs.result(10)
+            server.interrupt()
+            meeting.meet()  # one that never opens
+        finally:
+            meeting.close()
+            del meeting
+    gc.collect()
+
+
+def test_nothing_is_left_of_closed_links(gloo_meeting: Meeting, frame: Callable[..., Tensor]) -> None:
+    meeting = gloo_meeting
+    _rounds(type(meeting), frame(1, 1000), 1)  # what gloo makes once stays
+    before = _held()
+    _rounds(type(meeting), frame(1, 1000), 5)
+    deadline = time.monotonic() + 5
+    while (after := _held()) > before and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert after <= before
+
+
+def test_a_killed_peer_is_noticed_by_its_own_link_only() -> None:
+    with _listening() as listener:
+        peers = [
+            subprocess.Popen(
+                [sys.executable, "-c", PEER, str(listener.port)], stdout=subprocess.PIPE, text=True
+            )
+            for _ in range(2)
+        ]
+        links = []
+        try:
+            for _ in peers:
+                link = listener.accept(timedelta(seconds=60))
+                assert link is not None
+                link.open("1-session", 1 << 20, SECONDS)
+                links.append(link)
+            for peer in peers:
+                assert peer.stdout is not None and peer.stdout.readline() == "open\n"
+            ended = [threading.Event(), threading.Event()]
+
+            def wait(number: int) -> None:
+                with pytest.raises(LinkClosedError):
+                    links[number].receive(None)
+                ended[number].set()
+
+            threads = [threading.Thread(target=wait, args=(n,)) for n in range(2)]
+            for t in threads:
+                t.start()
+            peers[0].send_signal(signal.SIGKILL)
+            deadline = time.monotonic() + 10
+            while not any(e.is_set() for e in ended) and time.monotonic() < deadline:
+                time.sleep(0.01)
+            time.sleep(0.3)
+            assert [e.is_set() for e in ended].count(True) == 1
+            peers[1].send_signal(signal.SIGKILL)
+            for t in threads:
+                t.join(10)
+            assert all(e.is_set() for e in ended)
+        finally:
+            for link in links:
+                link.interrupt()
+                link.close()
+            for peer in peers:
+                peer.kill()
+                peer.communicate()
+
+
+def test_a_port_in_use_is_a_typed_error_and_is_free_after_close() -> None:
+    with _listening() as listener:
+        port = listener.port
+        with pytest.raises(PortInUseError, match=f"127.0.0.1:{port}"):
+            GlooListener("127.0.0.1", port)
+    gc.collect()
+    with _listening(port) as again:
+        assert again.port == port
+
+
+def test_no_server_is_a_typed_error_in_time() -> None:
+    port = _free_port()
+    began = time.monotonic()
+    with pytest.raises(ServerUnreachableError, match=f"no server at 127.0.0.1:{port}"):
+        dial("127.0.0.1", port, timedelta(seconds=0.5))
+    assert time.monotonic() - began < 5
+
+
+def test_an_unknown_host_is_a_typed_error() -> None:
+    with pytest.raises(ServerUnreachableError, match="no-such-host.invalid"):
+        dial("no-such-host.invalid", 29500, timedelta(seconds=0.5))
+
+
+def test_a_worker_waits_for_the_server_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("dgs.transport.meeting._SAY_EVERY", 0.2)
+    port = _free_port()
+    made: list[GlooListener] = []
+    timer = threading.Timer(0.8, lambda: made.append(GlooListener("127.0.0.1", port)))
+    timer.start()
+    try:
+        with caplog.at_level(logging.WARNING, "dgs"):
+            worker = dial("127.0.0.1", port, SECONDS)
+        assert f"waiting for the server at 127.0.0.1:{port}" in caplog.text
+        server = made[0].accept(SECONDS)
+        assert server is not None
+        worker.tell({"here": 1})
+        assert server.hear(SECONDS) == {"here": 1}
+        worker.close()
+        server.close()
+    finally:
+        timer.join()
+        for listener in made:
+            listener.close()
+
+
+def test_something_else_that_listens_is_no_server() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        began = time.monotonic()
+        with pytest.raises(ServerUnreachableError):
+            dial("127.0.0.1", other.getsockname()[1], timedelta(seconds=1))
+        assert time.monotonic() - began < 20
+
+
+def test_a_store_that_no_server_uses_is_no_server() -> None:
+    """Under torchrun the agent's store is there long before the server."""
+    with _listening() as listener, pytest.raises(ServerUnreachableError, match="has not begun to serve"):
+        dial("127.0.0.1", listener.port, timedelta(seconds=0.5), run="restart1")
+
+
+def test_an_agents_store_serves_two_runs_one_after_the_other() -> None:
+    with _listening() as agent:
+        for _ in range(2):
+            listener = GlooListener("127.0.0.1", agent.port, agent_run="restart0")
+            worker = dial("127.0.0.1", agent.port, SECONDS, run="restart0")
+            server = listener.accept(SECONDS)
+            assert server is not None
+            server.tell({"run": 1})
+            assert worker.hear(SECONDS) == {"run": 1}
+            assert listener.accept(timedelta(0)) is None
+            for closing in (worker, server, listener):
+                closing.close()
+
+
+def test_a_local_master_listens_on_loopback_alone(gloo_meeting: Meeting) -> None:
+    gloo_meeting.open()  # gloo has listeners of its own then
+    assert _listening_addresses() == {"0100007F"}
+
+
+def _listening_addresses() -> set[str]:
+    """The local addresses at which this process listens."""
+    inodes = set()
+    for fd in Path("/proc/self/fd").iterdir():
+        try:
+            target = str(fd.readlink())
+        except FileNotFoundError:
+            continue  # the one that lists the folder
+        if target.startswith("socket:["):
+            inodes.add(target[8:-1])
+    lines = (line.split() for line in Path("/proc/self/net/tcp").read_text().splitlines()[1:])
+    return {fields[1].split(":")[0] for fields in lines if fields[3] == "0A" and fields[9] in inodes}
+
+
+def test_another_master_listens_everywhere() -> None:
+    try:
+        address = routed("192.0.2.1")
+    except ServerUnreachableError:
+        pytest.skip("this machine has no address but loopback")
+    with listen(address, 0) as server:
+        assert server.getsockname()[0] == "0.0.0.0"
+
+
+def test_a_name_of_this_machine_that_is_loopback_is_warned_of(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    real = socket.getaddrinfo
+    monkeypatch.setattr(
+        socket, "getaddrinfo", lambda host, *a, **k: real("127.0.1.1" if host == "my-host" else host, *a, **k)
+    )
+    assert is_loopback("my-host") and is_own_name("my-host")
+    with caplog.at_level(logging.WARNING, "dgs"):
+        listener = GlooListener("my-host", 0)
+    listener.close()
+    assert "my-host is loopback on this machine" in caplog.text
+
+
+def test_addresses() -> None:
+    assert is_loopback("localhost") and is_loopback("127.0.0.1") and is_loopback("::1")
+    assert not is_loopback("192.0.2.1")
+    assert routed("127.0.0.1") == "127.0.0.1"
+    assert resolve("192.0.2.7") == ["192.0.2.7"]
+    assert not is_own_name("localhost") and not is_own_name("10.0.0.1") and not is_own_name("fe80::1")
+
+
+def test_a_worker_whose_address_is_nonsense_is_a_typed_error() -> None:
+    with _listening() as listener:
+        worker = dial("127.0.0.1", listener.port, SECONDS, address="not an address")
+        server = listener.accept(SECONDS)
+        assert server is not None
+        worker.interrupt()
+        with pytest.raises(TransportError):  # its address is told all the same
+            worker.open("1", 10, timedelta(seconds=1))
+        with pytest.raises(TransportError, match="not an address"):
+            server.open("1", 10, timedelta(seconds=2))
+        server.close()
+        worker.close()
+
+
+def test_a_buffer_grows_to_the_frames_that_come(frame: Callable[..., Tensor]) -> None:
+    with _listening() as listener:
+        worker, server = dial("127.0.0.1", listener.port, SECONDS), listener.accept(SECONDS)
+        assert server is not None
+        opening = threading.Thread(target=worker.open, args=("1", 1 << 20, SECONDS))
+        opening.start()
+        server.open("1", 1 << 20, SECONDS)
+        opening.join()
+        frames = [frame(i, size) for i, size in enumerate((10, 100_000, 3, 200_000, 0))]
+        sending = threading.Thread(target=lambda: [worker.send(f, SECONDS) for f in frames])
+        sending.start()
+        assert all(torch.equal(server.receive(SECONDS), f) for f in frames)
+        sending.join()
+        worker.close()
+        server.close()
