@@ -92,7 +92,7 @@ class AuthenticationError(RefusedError):
 
 
 class DivergedError(RefusedError, ArithmeticError):
-    """The server's parameters have overflowed: the run has diverged. Start again with a smaller learning rate."""
+    """A push would overflow the server's parameters: the run diverges. Start again with a smaller learning rate."""
 
     def __init__(self, message: str, tensor: str = "") -> None:
         super().__init__("diverged", message)

@@ -79,6 +79,10 @@ class Layout:
         ]
         return torch.tensor(counts, dtype=torch.int64)
 
+    def segment_of(self, entry: int) -> Segment:
+        """The segment that an entry of the flat vector lies in."""
+        return self.segments[int(torch.searchsorted(self.offsets, entry, right=True)) - 1]
+
     def describe(self) -> list[tuple[str, list[int]]]:
         """(name, shape) of every segment, for the hello."""
         return [(s.name, list(s.shape)) for s in self.segments]

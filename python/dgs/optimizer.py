@@ -130,7 +130,7 @@ class GradientSGD(torch.optim.Optimizer):
         Raises:
             NonFiniteGradientError: nothing was sent and no state has changed.
             DriftError: something else wrote the weights; nothing was applied.
-            DivergedError: the server's parameters have overflowed.
+            DivergedError: the server's parameters would overflow; nothing was applied.
             ServerLostError: the server is gone.
             NotConnectedError: before `connect`, after `close`, or inside `server_model`.
         """

@@ -118,7 +118,7 @@ def test_pulls_alone_bring_a_worker_to_the_server_whatever_the_codec(seed: int, 
     generator = torch.Generator().manual_seed(seed)
     state.push_dense(torch.randn(state.layout.numel, generator=generator))
     start = distance = (state.theta - mirror.weights).abs()
-    for _ in range(60):
+    for _ in range(25):
         state.pull(mirror, state.layout.counts(0.2), codec)
         nearer = (state.theta - mirror.weights).abs()
         assert bool((nearer <= distance).all())

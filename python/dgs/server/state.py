@@ -69,22 +69,34 @@ class ServerState:
         return self.max_version is not None and self._version >= self.max_version
 
     def push_sparse(self, indices: Tensor, values: Tensor) -> int | None:
-        """θ -= q at `indices` int64 [K], on the CPU. Returns the version it made, or None when the run is done."""
+        """θ -= q at `indices` int64 [K], on the CPU. Returns the version it made, or None when the run is done.
+
+        Raises DivergedError, and changes nothing, if a parameter would overflow.
+        """
         sent = received(self.layout, indices, values, self.device)
         with self._lock.exclusive():
             if self.done:
                 return None
+            self._check_finite(self._theta[sent.indices] - sent.values, indices)
             ops.sparse_add_([self._theta], self.layout.offsets, sent, subtract=True)
             return self._advance()
 
     def push_dense(self, values: Tensor) -> int | None:
-        """θ -= q, float32 [N] on the CPU. Returns the version it made, or None when the run is done."""
+        """θ -= q, float32 [N] on the CPU; the same otherwise."""
         values = values.to(self.device)
         with self._lock.exclusive():
             if self.done:
                 return None
+            self._check_finite(self._theta - values, None)
             ops.dense_add_([self._theta], self.layout.offsets, values, subtract=True)
             return self._advance()
+
+    def _check_finite(self, result: Tensor, indices: Tensor | None) -> None:
+        bad = (~result.isfinite()).nonzero()
+        if bad.numel():
+            entry = int(bad[0]) if indices is None else int(indices[int(bad[0])])
+            name = self.layout.segment_of(entry).name
+            raise DivergedError(f"the push would make {name} overflow at version {self._version}", name)
 
     def _advance(self) -> int:
         with self._advanced:
@@ -110,9 +122,7 @@ class ServerState:
         bad = selection.failed()
         if bad is not None:
             name = self.layout.segments[bad].name
-            raise DivergedError(
-                f"the server's {name} is not finite at version {version}: the run diverged", name
-            )
+            raise DivergedError(f"{name} and the worker's copy differ by too much at version {version}", name)
         ops.quantize_(selection.values, int(codec))
         ops.sparse_add_([mirror.weights], offsets, selection)
         return version, selection.to_cpu()
