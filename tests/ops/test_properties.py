@@ -116,7 +116,6 @@ def test_dgc_sends_or_keeps_every_bit_of_the_update(layout, nesterov):
     ops.apply_dgc_(state[2], state[3], offsets, counts, out)
     q = dense(out, grad.numel())
     assert torch.equal(state[3][0] + q, r)
-    masked = (q != 0) & (counts < torch.tensor(sizes, dtype=torch.int64)).repeat_interleave(
-        torch.tensor(sizes)
-    )
+    n = torch.tensor(sizes, dtype=torch.int64)
+    masked = (q != 0) & (counts < n).repeat_interleave(n)
     assert torch.equal(state[2][0], torch.where(masked, torch.zeros_like(u), u))
