@@ -25,24 +25,33 @@ TRAINING_IMAGES = 1437
 
 
 def options() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--mode", choices=MODES, default="dgs")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--density", type=float, default=0.01, help="of a push; 0.01: 1 %% of each large tensor")
+    parser.add_argument(
+        "--density", type=float, default=0.01, help="of a push; 0.01: 1 %% of each large tensor"
+    )
     parser.add_argument("--density-down", type=float, help="of what comes back; by default that of a push")
     parser.add_argument("--codec", choices=("float32", "float16", "bfloat16"), default="float32")
-    parser.add_argument("--epochs", type=float, default=20, help="passes over the images, of all workers together")
+    parser.add_argument(
+        "--epochs", type=float, default=20, help="passes over the images, of all workers together"
+    )
     parser.add_argument("--lr", type=float, default=0.05, help="falls to 0 over the run")
     parser.add_argument("--momentum", type=float, default=0.7)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path("out/demo"), help="a folder for table, picture and logs")
+    parser.add_argument(
+        "--out", type=Path, default=Path("out/demo"), help="a folder for table, picture and logs"
+    )
     return parser
 
 
 def steps(args: argparse.Namespace) -> int:
     """Steps of all workers together; the same number in every mode."""
-    return max(1, round(args.epochs * TRAINING_IMAGES / args.batch_size))
+    passes: float = args.epochs
+    return max(1, round(passes * TRAINING_IMAGES / int(args.batch_size)))
 
 
 def commands(mode: str, args: argparse.Namespace) -> dict[str, list[str]]:
@@ -72,7 +81,8 @@ def commands(mode: str, args: argparse.Namespace) -> dict[str, list[str]]:
 def describe(mode: str, args: argparse.Namespace) -> str:
     if mode == "sgd":
         return "sgd: one process, for comparison"
-    density = "dense" if mode == "asgd" else f"density {args.density:g} up, {args.density_down or args.density:g} down"
+    down = args.density_down or args.density
+    density = "dense" if mode == "asgd" else f"density {args.density:g} up, {down:g} down"
     return f"{mode}: a server and {args.workers} workers, {density}, {args.codec}"
 
 
@@ -107,7 +117,9 @@ def main() -> int:
     (args.out / "table.md").write_text(f"{result}\n\n{note}\n")
     draw(runs, f"{describe(args.mode, args)}, against asgd and sgd", args.out / "loss.png")
     print(f"\n{result}\n\n{note}\n")
-    print(f"{time.monotonic() - began:.0f} s. Written: {args.out}/table.md, {args.out}/loss.png, {args.out}/logs/")
+    print(
+        f"{time.monotonic() - began:.0f} s. Written: {args.out}/table.md, {args.out}/loss.png, {args.out}/logs/"
+    )
     return 0
 
 

@@ -92,5 +92,9 @@ class _Line:
         if now["up"]:
             steps = now["steps"]
             up, down = now["up"] / steps / 1000, now["down"] / steps / 1000
-            parts += [f"{steps:4d} steps", f"kB/step {up:,.1f} up {down:,.1f} down", f"staleness {now['staleness']}"]
+            parts += [
+                f"{steps:4d} steps",
+                f"kB/step {up:,.1f} up {down:,.1f} down",
+                f"staleness {now['staleness']}",
+            ]
         return parts

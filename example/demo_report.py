@@ -87,7 +87,9 @@ class Run:
 
     def training_curve(self) -> tuple[np.ndarray, np.ndarray]:
         """Times and smoothed losses on the workers' own batches."""
-        told = sorted((e["time"], e["loss"]) for events in self.training for e in events if e["loss"] is not None)
+        told = sorted(
+            (e["time"], e["loss"]) for events in self.training for e in events if e["loss"] is not None
+        )
         times, losses = np.array(told).T
         for i in range(1, len(losses)):
             losses[i] = _SMOOTH * losses[i] + (1 - _SMOOTH) * losses[i - 1]
@@ -97,7 +99,15 @@ class Run:
 def table(runs: Sequence[Run]) -> str:
     """The runs in Markdown, aligned to be read as it is."""
     rows = [
-        ["", "test accuracy", "images/s", "bytes/step up", "bytes/step down", "compression up", "compression down"]
+        [
+            "",
+            "test accuracy",
+            "images/s",
+            "bytes/step up",
+            "bytes/step down",
+            "compression up",
+            "compression down",
+        ]
     ]
     for run in runs:
         up, down = run.per_step("up"), run.per_step("down")
@@ -113,21 +123,24 @@ def table(runs: Sequence[Run]) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     rows.insert(1, ["-" * widths[0], *("-" * (w - 1) + ":" for w in widths[1:])])
     lines = [
-        "| " + " | ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) + " |" for row in rows
+        "| " + " | ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) + " |"
+        for row in rows
     ]
     return "\n".join(lines)
 
 
 def draw(runs: Sequence[Run], title: str, path: Path) -> None:
     """Loss against bytes sent and against time, of all runs, as a PNG."""
-    style = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
+    style: dict[Any, Any] = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
              "grid.color": "#e4e4e4", "axes.axisbelow": True}  # fmt: skip
     with mpl.rc_context(style):
         figure, (by_bytes, by_time) = plt.subplots(1, 2, figsize=(11, 4.4), sharey=True, layout="constrained")
         for run, colour in zip(runs, _COLOURS, strict=False):
             _against_bytes(by_bytes, run, colour)
             _against_time(by_time, run, colour)
-        by_bytes.set(xscale="log", yscale="log", xlabel="bytes sent, both ways, all workers (MB)", ylabel="loss")
+        by_bytes.set(
+            xscale="log", yscale="log", xlabel="bytes sent, both ways, all workers (MB)", ylabel="loss"
+        )
         by_bytes.xaxis.set_major_formatter(mpl.ticker.StrMethodFormatter("{x:,g}"))
         by_bytes.yaxis.set_major_formatter(mpl.ticker.StrMethodFormatter("{x:g}"))
         by_bytes.margins(x=0.12, y=0.1)  # room for the labels
