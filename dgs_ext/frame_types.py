@@ -9,7 +9,9 @@ from typing import Literal
 
 from torch import Tensor
 
-HEADER_BYTES = 64
+from dgs_ext import _wire
+
+HEADER_BYTES: int = _wire.HEADER_BYTES
 
 Form = Literal["dense", "sparse", "bytes"]
 

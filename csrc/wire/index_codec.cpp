@@ -17,27 +17,22 @@ std::uint64_t quotients(Indices indices, unsigned rice) {
   return sum;
 }
 
-// The bits that a parameter costs, n·(rice + 1) + quotients, are convex in it (each step up saves half of
-// quotients that only shrink), so walking downhill from the mean ends at the exact minimum.
+// The bits that a parameter costs, n·(rice + 1) + quotients, are convex in it: a step up costs n and saves
+// ceil(quotient / 2) of each. From 2^rice > mean on the quotients add up to less than n, so that no step up
+// pays, and walking down from there ends at the exact minimum.
 void choose_rice(Indices indices, Block* block) {
   const std::uint64_t gaps = block->gaps();
   const std::uint64_t mean = block->skipped() / gaps;
-  unsigned best = std::min(static_cast<unsigned>(std::bit_width(mean)), kMaxRice);
-  std::uint64_t best_sum = quotients(indices, best);
-  const auto try_to = [&](unsigned rice) {
-    const std::uint64_t sum = quotients(indices, rice);
-    if (gaps * rice + sum >= gaps * best + best_sum) return false;
-    best = rice;
-    best_sum = sum;
-    return true;
-  };
-  const unsigned start = best;
-  while (best > 0 && try_to(best - 1)) {
+  unsigned rice = std::min(static_cast<unsigned>(std::bit_width(mean)), kMaxRice);
+  std::uint64_t sum = quotients(indices, rice);
+  while (rice > 0) {
+    const std::uint64_t lower = quotients(indices, rice - 1);
+    if (lower >= sum + gaps) break;
+    sum = lower;
+    --rice;
   }
-  while (best >= start && best < kMaxRice && try_to(best + 1)) {
-  }
-  block->rice = static_cast<std::uint8_t>(best);
-  block->unary_bytes = (gaps + best_sum + 7) / 8;
+  block->rice = static_cast<std::uint8_t>(rice);
+  block->unary_bytes = (gaps + sum + 7) / 8;
 }
 
 // Appends bit fields of up to 47 bits, lowest bit first.
