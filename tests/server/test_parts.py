@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The parts of the server alone: the lock, the budget of a pull, the buffers."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from dgs import weights
+from dgs.buffers import BufferStore, pack, unpack
+from dgs.errors import ProtocolError
+from dgs.frames import Packer
+from dgs.layout import Layout
+from dgs.server.budget import BUDGET, Budget, predicted_bytes
+from dgs.server.lock import SharedLock
+from dgs_ext.wire import Codec, Header, Kind
+
+SPEC = [("mean", "float32", (3,)), ("count", "int64", ())]
+
+
+def _together(*actions: Callable[[], None]) -> None:
+    errors: list[BaseException] = []
+
+    def run(action: Callable[[], None]) -> None:
+        try:
+            action()
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(action,), daemon=True) for action in actions]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join(20)
+    assert not any(t.is_alive() for t in threads), "a thread starves or is deadlocked"
+    assert errors == []
+
+
+def test_readers_are_together() -> None:
+    lock, barrier = SharedLock(), threading.Barrier(3, timeout=5)
+
+    def read() -> None:
+        with lock.shared():
+            barrier.wait()  # passed only if all three hold the lock at once
+
+    _together(read, read, read)
+
+
+def test_a_writer_is_alone() -> None:
+    lock = SharedLock()
+    inside = {"readers": 0, "writers": 0}
+    seen: list[tuple[int, int]] = []
+    count = threading.Lock()
+
+    def enter(kind: str, step: int) -> None:
+        with count:
+            inside[kind] += step
+            seen.append((inside["readers"], inside["writers"]))
+
+    def work(kind: str) -> None:
+        for _ in range(150):
+            with lock.shared() if kind == "readers" else lock.exclusive():
+                enter(kind, 1)
+                time.sleep(0)
+                enter(kind, -1)
+
+    _together(*[lambda: work("readers")] * 4, *[lambda: work("writers")] * 3)
+    assert {w for _, w in seen} == {0, 1}
+    assert not any(r and w for r, w in seen)
+
+
+def test_a_writer_gets_in_among_readers_that_never_stop() -> None:
+    lock, written = SharedLock(), threading.Event()
+
+    def read() -> None:
+        while not written.is_set():
+            with lock.shared():
+                time.sleep(0.001)
+
+    def write() -> None:
+        time.sleep(0.05)
+        for _ in range(20):
+            with lock.exclusive():
+                time.sleep(0)
+        written.set()
+
+    _together(read, read, read, write)
+
+
+def test_a_reader_gets_in_among_writers_that_never_stop() -> None:
+    lock, read_all = SharedLock(), threading.Event()
+
+    def write() -> None:
+        while not read_all.is_set():
+            with lock.exclusive():
+                time.sleep(0.001)
+
+    def read() -> None:
+        time.sleep(0.05)
+        for _ in range(20):
+            with lock.shared():
+                time.sleep(0)
+        read_all.set()
+
+    _together(write, write, write, read)
+
+
+@pytest.mark.parametrize("way", ["shared", "exclusive"])
+def test_the_lock_is_free_after_an_exception(way: str) -> None:
+    lock = SharedLock()
+    with pytest.raises(ValueError), getattr(lock, way)():
+        raise ValueError
+
+    def both() -> None:
+        with lock.exclusive():
+            pass
+        with lock.shared():
+            pass
+
+    _together(both)
+
+
+LAYOUT = Layout([("bias", (100,)), ("weight", (1000, 1000))])
+
+
+def _k(counts: Tensor) -> float:
+    return float(counts[1]) / 1e6
+
+
+def test_a_pull_brings_what_the_active_workers_changed() -> None:
+    budget = Budget(LAYOUT, None)
+    for active in (1, 2, 3):
+        counts = budget.counts(active, 0.01, Codec.FLOAT32, Codec.FLOAT32)
+        assert counts[0] == 100 and _k(counts) == pytest.approx(0.01 * active)
+
+
+@pytest.mark.parametrize("active", [5, 16, 1000])
+@pytest.mark.parametrize("down", [Codec.FLOAT32, Codec.BFLOAT16], ids=lambda c: c.name)
+def test_it_is_cut_to_four_times_the_bytes_of_a_push(active: int, down: Codec) -> None:
+    counts = Budget(LAYOUT, None).counts(active, 0.01, Codec.FLOAT32, down)
+    push = predicted_bytes(LAYOUT, 0.01, Codec.FLOAT32)
+    pull = predicted_bytes(LAYOUT, _k(counts), down)
+    wanted = predicted_bytes(LAYOUT, min(1.0, 0.01 * active), down)
+    assert pull <= BUDGET * push * 1.001
+    assert pull == pytest.approx(min(wanted, BUDGET * push), rel=0.01), "and uses what it may"
+
+
+def test_fewer_bits_are_more_entries() -> None:
+    budget = Budget(LAYOUT, None)
+    full, half = (budget.counts(100, 0.01, Codec.FLOAT32, c) for c in (Codec.FLOAT32, Codec.BFLOAT16))
+    assert _k(half) > 1.4 * _k(full)
+
+
+def test_a_fixed_density_down_is_kept() -> None:
+    for active in (1, 50):
+        counts = Budget(LAYOUT, 0.2).counts(active, 0.01, Codec.FLOAT32, Codec.FLOAT32)
+        assert _k(counts) == pytest.approx(0.2)
+    assert _k(Budget(LAYOUT, None).counts(3, 1.0, Codec.FLOAT32, Codec.FLOAT32)) == 1.0
+
+
+def test_a_prediction_is_about_what_a_frame_takes() -> None:
+    torch.manual_seed(0)
+    for density, codec in ((0.01, Codec.FLOAT32), (0.05, Codec.BFLOAT16)):
+        keep = torch.rand(1_000_100) < density
+        keep[:100] = True
+        indices = keep.nonzero().view(-1)
+        values = torch.randn(indices.numel()).bfloat16().float()
+        update = weights.received(LAYOUT, indices, values, torch.device("cpu"))
+        frame = Packer(LAYOUT).sparse(Header(Kind.PULL, codec), b"", update)
+        assert frame.numel() == pytest.approx(predicted_bytes(LAYOUT, density, codec), rel=0.03)
+
+
+def test_schedules_that_never_repeat_do_not_fill_the_memory() -> None:
+    budget = Budget(LAYOUT, 0.1)
+    for i in range(1000):
+        budget.counts(1, 0.01 + i * 1e-6, Codec.FLOAT32, Codec.FLOAT32)
+    assert len(budget._known) <= 300
+
+
+def _store(policy: str) -> BufferStore:
+    return BufferStore(SPEC, {"mean": torch.full((3,), -1.0), "count": torch.tensor(1)}, policy)
+
+
+def _packed(mean: float, count: int) -> Tensor:
+    return pack({"mean": torch.full((3,), mean), "count": torch.tensor(count)}, SPEC)
+
+
+@pytest.mark.parametrize(
+    ("policy", "mean", "count"), [("mean", 3.0, 30), ("first", 4.0, 10), ("none", -1.0, 1)]
+)
+def test_buffers_by_policy(policy: str, mean: float, count: int) -> None:
+    store = _store(policy)
+    assert store.current()["mean"][0] == -1.0, "the server's own until a worker has sent some"
+    store.update(2, _packed(100.0, 1))
+    store.update(2, _packed(2.0, 30))
+    store.update(1, _packed(4.0, 10))
+    now = unpack(store.packed(), SPEC)
+    assert now["mean"].tolist() == [mean] * 3 and int(now["count"]) == count
+    assert store.nbytes == 20 == store.packed().numel()
+
+
+def test_buffers_that_do_not_fit_are_refused() -> None:
+    store = _store("mean")
+    store.update(1, _packed(4.0, 10))
+    with pytest.raises(ProtocolError, match="buffers of 19 bytes came, 20 were expected"):
+        store.update(1, _packed(5.0, 10)[:-1])
+    with pytest.raises(ProtocolError, match="buffer mean of worker 1 is not finite"):
+        store.update(1, _packed(float("nan"), 10))
+    assert store.current()["mean"][0] == 4.0
+
+
+def test_a_model_without_buffers_sends_none() -> None:
+    store = BufferStore([], {}, "mean")
+    store.update(1, torch.empty(0, dtype=torch.uint8))
+    assert store.nbytes == 0 and store.packed().numel() == 0 and store.current() == {}
