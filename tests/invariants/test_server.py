@@ -77,7 +77,7 @@ def test_the_mirror_is_the_worker_bit_for_bit_after_every_exchange(
 
 
 def state_of(seed: int) -> WatchedState:
-    layout = Layout([(name, shape) for name, shape in SHAPES.items()])
+    layout = Layout(list(SHAPES.items()))
     theta = torch.cat([t.reshape(-1) for t in tensors(seed).values()])
     return WatchedState(layout, theta, device=torch.device("cpu"))
 
@@ -90,7 +90,10 @@ def ulp(x: Tensor) -> Tensor:
 
 @given(seed=st.integers(0, 9999), other=st.integers(0, 9999))
 def test_a_whole_pull_comes_within_an_ulp_and_the_next_is_exact(seed: int, other: int) -> None:
-    """Invariant 2: density 1, float32. Differences below 2^-126 are not sent, results below it are 0 on both sides."""
+    """Invariant 2, at density 1 in float32.
+
+    The exceptions: differences below 2^-126 are not sent, and results below it are 0 on both sides.
+    """
     state = state_of(seed)
     mirror = state.mirror(state.snapshot())
     state.push_dense(torch.cat([t.reshape(-1) for t in tensors(other).values()]))

@@ -18,13 +18,13 @@ WEIGHTS = [torch.zeros(1200), torch.zeros(16)]
 
 
 def method(**settings: object) -> Method:
-    return METHODS["dgc"].create(LAYOUT, torch.device("cpu"), config.resolve(None, {}, mode="dgc", **settings))
+    return METHODS["dgc"].create(
+        LAYOUT, torch.device("cpu"), config.resolve(None, {}, mode="dgc", **settings)
+    )
 
 
 def hyper(workers: int = 1, decay: float = 0.0) -> Hyper:
-    return Hyper(
-        torch.ones(2), torch.zeros(2), torch.full((2,), decay), LAYOUT.counts(1.0), workers=workers
-    )
+    return Hyper(torch.ones(2), torch.zeros(2), torch.full((2,), decay), LAYOUT.counts(1.0), workers=workers)
 
 
 def pushed(made: Method, grads: list[Tensor], given: Hyper) -> Tensor:

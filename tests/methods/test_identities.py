@@ -19,7 +19,7 @@ def random(seed: int) -> dict[str, Tensor]:
 
 
 def run(mode: str, steps: int = 12, **settings: Any) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-    """θ, the worker's weights and its state after some steps of one worker on gradients that do not depend on them."""
+    """θ, and one worker's weights and state, after some steps on gradients that do not depend on the weights."""
     model = Vectors(random(100))
     hyper = {name: settings.pop(name) for name in ("momentum", "weight_decay") if name in settings}
     with Fleet(Vectors(random(0)), mode=mode, **settings) as fleet:

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A real server in a thread and real workers in the test's own: one exchange at a time, so that a run is deterministic."""
+"""A real server in a thread, and real workers in the test's own.
+
+One exchange at a time, so that a run is deterministic.
+"""
 
 from __future__ import annotations
 
@@ -110,9 +113,7 @@ class Fleet:
         resolved = config.resolve(None, {}, **settings)
         layout = layout_of(model, resolved)
         theta = torch.cat([p.detach().float().reshape(-1) for p in model.parameters() if p.requires_grad])
-        self.state = WatchedState(
-            layout, theta, device=torch.device("cpu"), max_version=resolved.max_version
-        )
+        self.state = WatchedState(layout, theta, device=torch.device("cpu"), max_version=resolved.max_version)
         self.buffers = BufferStore(layout.buffers, module_buffers.of(model), resolved.buffers)
         self.listener = InProcessListener()
         dense = METHODS[resolved.mode].dense
