@@ -170,22 +170,37 @@ TEST(select_difference_recomputes_what_it_does_not_store) {
   }
 }
 
-TEST(select_names_the_segment_that_is_not_finite) {
-  for (const std::size_t at : {0, 70'000, 139'999}) {
-    Model model({9, 140'000, 9}, 0.01);
-    std::vector<float> x = normal(model.offsets.back(), 5);
-    x[9 + at] = std::numeric_limits<float>::quiet_NaN();
+TEST(select_sends_no_zeros) {
+  for (const double density : {0.01, 0.05, 0.4, 1.0}) {
+    Model model(kSizes, density);
+    std::vector<float> x = normal(model.offsets.back(), 14);
+    for (std::size_t i = 0; i < x.size(); ++i) x[i] = i % 1000 == 7 ? x[i] : 0.0f;
     const auto parts = model.parts<const float>(x);
     cpu::select_top(cpu::PlainSource{parts.data()}, model.segments(), model.counts.data(), model.slots(),
-                    Threads{3});
-    CHECK_EQ(model.nnz[0], 1);
-    CHECK_EQ(model.nnz[1], -1);
-    CHECK_EQ(model.nnz[2], 1);
+                    Threads{2});
+    check_selected(model, x);
+  }
+}
+
+TEST(select_names_the_segment_that_is_not_finite) {
+  for (const double density : {0.0, 0.01, 0.4, 1.0}) {
+    for (const std::size_t at : {0, 70'000, 139'999}) {
+      Model model({9, 140'000, 9}, density);
+      std::vector<float> x = normal(model.offsets.back(), 5);
+      x[9 + at] = std::numeric_limits<float>::quiet_NaN();
+      const auto parts = model.parts<const float>(x);
+      cpu::select_top(cpu::PlainSource{parts.data()}, model.segments(), model.counts.data(), model.slots(),
+                      Threads{3});
+      CHECK_EQ(model.nnz[0], model.counts[0]);
+      CHECK_EQ(model.nnz[1], -1);
+      CHECK_EQ(model.nnz[2], model.counts[2]);
+    }
   }
 }
 
 TEST(select_sampled_takes_the_first_of_what_reaches_the_threshold) {
-  Model model({200'000, 5'000, 0, 7}, 0.01);
+  Model model({200'000, 5'000, 0, 70}, 0.01);
+  for (int64_t& k : model.counts) k *= 2;  // twice as many as there are slots
   std::vector<float> x = normal(model.offsets.back(), 6);
   const auto parts = model.parts<const float>(x);
   cpu::select_sampled(parts.data(), model.segments(), model.counts.data(), model.slots(), Threads{3});
@@ -193,9 +208,11 @@ TEST(select_sampled_takes_the_first_of_what_reaches_the_threshold) {
     const int64_t n = model.offsets[s + 1] - model.offsets[s];
     const float threshold = bits_float(cpu::sampled_threshold(parts[s], n, model.counts[s]));
     std::vector<int64_t> want;
-    for (int64_t i = 0; i < n && static_cast<int64_t>(want.size()) < model.counts[s]; ++i) {
+    const int64_t room = model.starts[s + 1] - model.starts[s];
+    for (int64_t i = 0; i < n && static_cast<int64_t>(want.size()) < room; ++i) {
       if (std::fabs(parts[s][i]) >= threshold) want.push_back(model.offsets[s] + i);
     }
+    CHECK_EQ(static_cast<int64_t>(want.size()), room);
     CHECK_EQ(model.nnz[s], static_cast<int64_t>(want.size()));
     CHECK(std::equal(want.begin(), want.end(), model.indices.begin() + model.starts[s]));
   }
