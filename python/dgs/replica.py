@@ -47,6 +47,7 @@ class Push:
     sent: Selection | Tensor  # quantised, where the method's state lives
     on_wire: Selection | Tensor  # the same on the CPU
     digest: tuple[int, str]
+    after: int  # this worker's pushes that were applied before it
 
 
 class Replica:
@@ -84,6 +85,7 @@ class Replica:
         self.method = METHODS[settings.mode].create(self.layout, self.weights.device, settings)
         self._hypers = Hypers(self.layout, self.parameters, groups, schedule)
         self.session = Worker(self.layout, settings, self.method.dense, dial)
+        self._pending: Push | None = None  # sent, and its fate not known
 
     def connect(self) -> None:
         """Joins the server and loads its weights and buffers."""
@@ -91,6 +93,7 @@ class Replica:
 
     def step(self, groups: Sequence[Mapping[str, Any]]) -> None:
         """One step of the method and one exchange, over a new session if the link is lost."""
+        self._recover()
         self._check_unaltered()
         grads = [_gradient(p) for p in self.parameters]
         lost: Exception | None = None
@@ -98,18 +101,21 @@ class Replica:
             push = self._compute(grads, groups)
             if push is None:
                 return
+            self._pending = push
             try:
                 reply = self._exchange(push)
             except RefusedError as error:
+                self._pending = None
                 self._after_refusal(error, push)
                 continue
             except (TransportError, FrameError) as error:
                 lost = error
-                if self._rejoin(error, push):
+                if self._rejoin(error):
                     return
                 continue
             if reply.applied:
                 self.method.commit(push.sent, push.hyper)
+            self._pending = None
             self._receive(reply)
             return
         raise ServerLostError(
@@ -127,7 +133,8 @@ class Replica:
         ops.quantize_(update.values if isinstance(update, Selection) else update, int(codec))
         on_wire = update.to_cpu() if isinstance(update, Selection) else update.cpu()
         segment = session.sequence % len(self.layout.segments) if selected else 0
-        return Push(hyper, update, on_wire, (segment, self.weights.digest(segment)))
+        digest = (segment, self.weights.digest(segment) if selected else "")
+        return Push(hyper, update, on_wire, digest, session.sequence)
 
     def _finite(self) -> bool:
         bad = self.method.failed()
@@ -168,14 +175,21 @@ class Replica:
         try:
             self._load(self.session.restart())
         except (TransportError, FrameError) as error:
-            self._rejoin(error, None)
+            self._rejoin(error)
 
-    def _rejoin(self, error: Exception, pending: Push | None) -> bool:
-        """Joins again with a fresh snapshot. Returns whether the `pending` push had been applied."""
-        log.warning("the link to the server is lost (%s)", error)
-        applied, model = self.session.rejoin()
-        if applied and pending is not None:
-            self.method.commit(pending.sent, pending.hyper)
+    def _recover(self) -> None:
+        """Settles an exchange that Ctrl-C or a lost server broke off: its reply may still be on the way."""
+        if self._pending is not None:
+            self._rejoin("the last exchange was broken off")
+
+    def _rejoin(self, cause: object) -> bool:
+        """Joins again with a fresh snapshot. Returns whether the pending push had been applied, and is committed."""
+        log.warning("the link to the server is lost (%s)", cause)
+        _, model = self.session.rejoin()
+        push, self._pending = self._pending, None
+        applied = push is not None and self.session.sequence > push.after
+        if push is not None and applied:
+            self.method.commit(push.sent, push.hyper)
         self._load(model)
         return applied
 
@@ -208,11 +222,12 @@ class Replica:
     @contextmanager
     def server_model(self) -> Iterator[nn.Module]:
         """Shows the server's parameters and buffers in the model; then puts this worker's back, bit for bit."""
+        self._recover()
         self._check_unaltered()
         try:
             seen = self.session.look()
         except (TransportError, FrameError) as error:
-            self._rejoin(error, None)
+            self._rejoin(error)
             seen = self.session.look()
         own = {name: b.detach().clone() for name, b in module_buffers.of(self._model).items()}
         with self.weights.swapped(seen.theta):

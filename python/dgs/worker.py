@@ -90,6 +90,7 @@ class Worker:
         self.layout, self.settings, self.dense, self._dial = layout, settings, dense, dial
         self.traffic = Traffic()
         self.version = self.sequence = 0
+        self._held = 0  # the version of the weights that this worker trains on
         self.active = 1
         self.done = False
         self.welcome: Welcome | None = None
@@ -224,6 +225,7 @@ class Worker:
         self._send(frame)
         self.traffic.bytes_up += frame.numel()
         decoded, length = self._receive(Kind.PULL)
+        self._held = self.version
         self.traffic.waiting += time.perf_counter() - began
         self.traffic.bytes_down += length
         meta = protocol.parse_meta(decoded.meta)
@@ -283,6 +285,8 @@ class Worker:
         self._send(self._packer.opaque(header, protocol.meta(mirror=mirror)))
         decoded, length = self._receive(Kind.SNAPSHOT)
         theta = self._packer.values(decoded)
+        if mirror:
+            self._held = self.version
         packed, more = self._receive(Kind.BUFFERS)
         self.traffic.other_bytes += length + more
         if packed.body is None:
@@ -296,7 +300,7 @@ class Worker:
             worker=self.welcome.rank if self.welcome else 0,
             fingerprint=self.layout.fingerprint,
             sequence=sequence,
-            version=self.version,
+            version=self._held,
         )
 
     def _send(self, frame: Tensor) -> None:

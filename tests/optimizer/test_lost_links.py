@@ -23,7 +23,7 @@ def tensors(seed: int) -> dict[str, Tensor]:
 
 
 class Breaking(Tap):
-    """Breaks once, when `fault` is set: before a push is sent, after it, or by damage to the reply."""
+    """Breaks once, when `fault` is set: before a push, after it, by damage to the reply, by Ctrl-C."""
 
     fault = ""
 
@@ -37,6 +37,9 @@ class Breaking(Tap):
 
     def receive(self, timeout: Any) -> Tensor:
         frame = super().receive(timeout)
+        if self.fault == "interrupt":
+            self.fault = ""
+            raise KeyboardInterrupt
         if wire.parse_header(frame).kind is wire.Kind.PULL and self.fault in ("after", "damage"):
             if self.fault == "after":
                 self._broken()
@@ -87,6 +90,27 @@ def test_the_run_is_the_same_as_without_the_fault(mode: str, fault: str) -> None
     for name in {"velocity", "residual"} & set(state):
         assert same_bits(state[name], expected[2][name])
     torch.testing.assert_close(weights, theta, rtol=1e-6, atol=1e-6)
+
+
+def test_a_step_that_was_interrupted_is_settled_by_the_next() -> None:
+    """Ctrl-C while the reply is awaited: the push was applied, and the step counts."""
+    model = Vectors(tensors(1))
+    with BreakingFleet(Vectors(tensors(0)), density=0.05) as fleet:
+        worker = fleet.join(model, lr=0.1, momentum=0.5)
+        for step in range(6):
+            set_grads(model, tensors(10 + step))
+            if step == 2:
+                fleet.breaks("interrupt")
+                with pytest.raises(KeyboardInterrupt):
+                    worker.step()
+            else:
+                worker.step()
+            assert fleet.state.version == step + 1
+            if step != 2:
+                assert same_bits(weights_of(worker), fleet.state.mirrors[-1].weights)
+        found = fleet.state.theta, state_of(worker)["velocity"]
+    expected = steps("dgs", {})
+    assert same_bits(found[0], expected[0]) and same_bits(found[1], expected[2]["velocity"])
 
 
 def test_buffers_that_do_not_arrive_do_not_fail_the_step(caplog: pytest.LogCaptureFixture) -> None:

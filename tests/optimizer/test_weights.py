@@ -251,6 +251,19 @@ def test_no_buffers_travel_by_option() -> None:
         assert model[1].running_mean.any()
 
 
+def test_looking_at_the_servers_model_does_not_make_the_own_weights_newer() -> None:
+    models = [Vectors(tensors(seed)) for seed in (1, 2)]
+    with Fleet(Vectors(tensors(0))) as fleet:
+        one, two = (fleet.join(model, lr=0.1) for model in models)
+        for _ in range(3):
+            two.step()
+        with one.server_model():
+            pass
+        assert one.version == 3
+        one.step()
+        assert one.traffic.staleness == 3
+
+
 def test_a_model_is_needed_to_show_one() -> None:
     optimizer = GradientSGD(network(0).parameters(), mode="sgd")
     with pytest.raises(ConfigError, match="model"), optimizer.server_model():
