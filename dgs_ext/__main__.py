@@ -26,7 +26,10 @@ def rows() -> list[tuple[str, str]]:
         ("flags", info.flags),
         ("CPU ops", f"compiled for {info.instruction_sets}; torch's own here: {_torch_cpu()}, {_threads()}"),
         ("CUDA ops", cuda),
-        ("CUDA usable", dgs_ext.cuda_problem or "yes"),
+        (
+            "CUDA usable",
+            "yes" if dgs_ext.cuda_problem is None else dgs_ext.cuda_problem if info.cuda else "no",
+        ),
         ("GPUs", ", ".join(gpus) or "none that torch can use"),
     ]
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from pathlib import Path
 
 import hypothesis
@@ -61,7 +62,14 @@ def repository() -> Path:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Name the tests that were left out without a skip: pytest alone only counts them."""
+    """Say what did not run and why, one line for each reason: pytest's own list has one for each place."""
+    skipped = terminalreporter.stats.get("skipped", [])
     left_out = len(terminalreporter.stats.get("deselected", []))
+    if not skipped and not left_out:
+        return
+    terminalreporter.section("not run")
+    reasons = Counter(report.longrepr[2].removeprefix("Skipped: ") for report in skipped)
+    for reason, count in reasons.most_common():
+        terminalreporter.write_line(f"{count:5} {reason}")
     if left_out:
-        terminalreporter.write_line(f"{left_out} tests left out by marker or name; slow ones: make test-long")
+        terminalreporter.write_line(f"{left_out:5} left out by marker or name; the slow ones: make test-long")
