@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// Every op of the library `dgs`: the table of contents. Kernels are in cpu/ and cuda/, plain-torch twins that define
-// the arithmetic in dgs_ext/reference.py. An op of which this file knows no kernel for a device is a file not compiled.
+// Every op of the library `dgs`: the table of contents. Kernels are in cpu/ and cuda/, plain-torch twins that
+// define the arithmetic in dgs_ext/reference.py. An op of which this file knows no kernel for a device is a
+// file not compiled.
 //
-// A model-sized operand is a Tensor[]: either one flat tensor [N], or S tensors, one per segment, in layout order.
-// Host metadata (always on the CPU): offsets int64 [S+1], counts int64 [S] (k per segment), lr, weight_decay, momentum
-// and keep float32 [S]. A selection is (indices int64 [K], values float32 [K], starts int64 [S+1] on the CPU,
-// nnz int64 [S]): segment s owns the slots starts[s] .. starts[s+1], of which the first nnz[s] are filled with flat
-// indices in ascending order; nnz[s] = -1 says that the segment holds a value that is not finite.
+// A model-sized operand is a Tensor[]: either one flat tensor [N], or S tensors, one per segment, in layout
+// order. Host metadata (always on the CPU): offsets int64 [S+1], counts int64 [S] (k per segment), lr,
+// weight_decay, momentum and keep float32 [S]. A selection is (indices int64 [K], values float32 [K], starts
+// int64 [S+1] on the CPU, nnz int64 [S]): segment s owns the slots starts[s] .. starts[s+1], of which the
+// first nnz[s] are filled with flat indices in ascending order; nnz[s] = -1 says that the segment holds a
+// value that is not finite.
 #include <torch/csrc/stable/library.h>
 
 STABLE_TORCH_LIBRARY(dgs, m) {
@@ -18,27 +20,30 @@ STABLE_TORCH_LIBRARY(dgs, m) {
   m.def(
       "select_difference(Tensor[] x, Tensor[] y, Tensor offsets, Tensor counts, Tensor starts, "
       "Tensor(a!) indices, Tensor(b!) values, Tensor(c!) nnz) -> ()");
-  // All entries above a threshold sampled from the segment: the count floats about counts[s], up to the slots given.
+  // All entries above a threshold sampled from the segment: the count floats about counts[s], up to the slots
+  // given.
   m.def(
       "select_sampled(Tensor[] x, Tensor offsets, Tensor counts, Tensor starts, "
       "Tensor(a!) indices, Tensor(b!) values, Tensor(c!) nnz) -> ()");
 
-  // The worker's steps: accumulate into the *_out buffers, select from the result. An empty gradient means "none".
+  // The worker's steps: accumulate into the *_out buffers, select from the result. An empty gradient means
+  // "none".
   m.def(
       "step_velocity(Tensor[] grads, Tensor[] weights, Tensor[] velocity, Tensor(a!)[] velocity_out, "
       "Tensor lr, Tensor weight_decay, Tensor offsets, Tensor counts, Tensor starts, "
       "Tensor(b!) indices, Tensor(c!) values, Tensor(d!) nnz) -> ()");
   m.def(
       "step_dgc(Tensor[] grads, Tensor[] weights, Tensor[] velocity, Tensor[] residual, "
-      "Tensor(a!)[] velocity_out, Tensor(b!)[] residual_out, Tensor lr, Tensor weight_decay, Tensor momentum, "
+      "Tensor(a!)[] velocity_out, Tensor(b!)[] residual_out, Tensor lr, Tensor weight_decay, Tensor "
+      "momentum, "
       "float grad_scale, bool nesterov, Tensor offsets, Tensor counts, Tensor starts, "
       "Tensor(c!) indices, Tensor(d!) values, Tensor(e!) nnz) -> ()");
   m.def(
       "step_dense(Tensor[] grads, Tensor[] weights, Tensor(a!)[] out, Tensor lr, Tensor weight_decay, "
       "Tensor offsets, Tensor(b!) nnz) -> ()");
 
-  // What a value becomes on the wire (codec: 1 float32, 2 float16, 3 bfloat16): rounded to even, saturated, results
-  // below 2^-126 zero.
+  // What a value becomes on the wire (codec: 1 float32, 2 float16, 3 bfloat16): rounded to even, saturated,
+  // results below 2^-126 zero.
   m.def("quantize_(Tensor(a!) values, int codec) -> ()");
 
   // What was sent is taken out of the worker's state.
