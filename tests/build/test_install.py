@@ -38,7 +38,7 @@ def run(*command: str | Path, cwd: Path, **env: str) -> str:
 @pytest.fixture
 def tree(tmp_path: Path, repository: Path) -> Path:
     """Return a copy of the source tree with nothing built in it."""
-    # The build backend's own folder is called build_backend/dgs_build, which "build" does not match.
+    # "build" leaves tests/build out as well, of which nothing is compiled.
     return shutil.copytree(repository, tmp_path / "tree", ignore=NOT_SOURCES)
 
 
