@@ -48,11 +48,10 @@ void apply_velocity(float* const* velocity, const float* keep, const Segments& s
                     const Entries& entries, const std::vector<Range>& ranges, const Pool& pool) {
   pool(ranges.size(), [&](int64_t i) {
     const int64_t s = ranges[i].segment;
-    float* v = velocity[s] - segments.offsets[s];
     const float share = keep[s];
     for_each_slot(entries, ranges[i], [&](int64_t j) {
-      const int64_t at = entries.indices[j];
-      v[at] = kept(v[at], share, entries.values[j]);
+      float& v = velocity[s][entries.indices[j] - segments.offsets[s]];
+      v = kept(v, share, entries.values[j]);
     });
   });
 }

@@ -15,9 +15,9 @@
 
 namespace dgs::cpu {
 
-constexpr int64_t kWorthSampling = 4096;  // smaller segments take all nonzeros as candidates
-constexpr int64_t kSparse = 16;           // candidates are worth it where k <= n / kSparse
-constexpr uint32_t kNone = UINT32_MAX;    // a threshold that nothing passes
+constexpr int64_t kWorthSampling = 512;  // smaller segments take all nonzeros as candidates
+constexpr int64_t kSparse = 16;          // candidates are worth it where k <= n / kSparse
+constexpr uint32_t kNone = UINT32_MAX;   // a threshold that nothing passes
 
 // Stores `range` and returns its candidates.
 template <class Source>

@@ -80,6 +80,26 @@ def test_sums_below_the_smallest_normal_become_plus_zero(agree, make_problem, de
         assert not got["x"][0].signbit()[[0, 1, 4, 5]].any()
 
 
+@pytest.mark.parametrize("subtract", [False, True], ids=["add", "subtract"])
+def test_a_process_that_flushes_denormals_adds_the_same_bits(make_problem, subtract):
+    torch.manual_seed(0)
+    p = make_problem([10_000], 1.0)
+    x, q = (torch.randn(p.numel) * torch.logspace(-40, -36, p.numel) for _ in range(2))
+    torch.ops.dgs.quantize_(x, 1)  # what a parameter or a mirror holds, and what is sent, is never denormal
+    torch.ops.dgs.quantize_(q, 1)
+    results = []
+    for flushing in (False, True):
+        if not torch.set_flush_denormal(flushing):
+            pytest.skip("this processor cannot flush denormals")
+        try:
+            results.append(x.clone())
+            torch.ops.dgs.dense_add_([results[-1]], p.offsets, q, subtract)
+        finally:
+            torch.set_flush_denormal(False)
+    assert torch.equal(*(r.view(torch.int32) for r in results))
+    assert 0 < int(results[0].count_nonzero()) < p.numel
+
+
 @pytest.mark.parametrize("op", ["apply_velocity_", "apply_dgc_", "sparse_add_"])
 def test_a_failed_segment_holds_no_entries(agree, make_problem, op, device):
     p = make_problem([100, 100], 0.1, device, "list")
