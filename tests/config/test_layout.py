@@ -45,6 +45,12 @@ def test_k_is_the_ceiling_of_the_exact_product(n: int, thousandths: int) -> None
     assert kept(n, 1 - (1 - thousandths / 1000)) == max(1, exact), "density from sparsity, with its rounding"
 
 
+def test_k_is_not_raised_by_the_rounding_of_the_density() -> None:
+    assert (1 - 0.99) * 1000 > 10 and kept(1000, 1 - 0.99) == 10
+    assert 0.07 * 100 > 7 and kept(100, 0.07) == 7
+    assert kept(1000, 0.0101) == 11
+
+
 @given(n=st.integers(0, 10**9), density=st.floats(1e-12, 1.0))
 def test_k_is_at_least_one_and_at_most_all(n: int, density: float) -> None:
     assert min(1, n) <= kept(n, density) <= n

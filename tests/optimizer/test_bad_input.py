@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Hyper-parameters and parameters that are refused, by name, rule and value."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from fleet import Fleet, Vectors, set_grads
+from torch import Tensor, nn
+
+from dgs import GradientSGD
+from dgs.errors import ConfigError, LayoutError
+
+SHAPES = {"matrix": (40, 50), "table": (60, 30), "bias": (50,)}
+
+
+def tensors(seed: int, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return {name: torch.randn(shape, generator=generator).to(dtype) for name, shape in SHAPES.items()}
+
+
+def unconnected(model: nn.Module, params: Any = None, **keywords: Any) -> GradientSGD:
+    given = model.parameters() if params is None else params
+    return GradientSGD(given, model=model, connect=False, **keywords)
+
+
+@pytest.mark.parametrize(
+    ("hyper", "message"),
+    [
+        ({"lr": -0.1}, "lr must be at least 0 and finite, got -0.1"),
+        ({"lr": math.inf}, "lr must be at least 0 and finite, got inf"),
+        ({"lr": math.nan}, "lr must be at least 0 and finite, got nan"),
+        ({"momentum": 1.0}, "momentum must be in [0, 1), got 1.0"),
+        ({"momentum": -0.1}, "momentum must be in [0, 1), got -0.1"),
+        ({"weight_decay": -1}, "weight_decay must be at least 0 and finite, got -1"),
+        ({"density": 0}, "density must be in (0, 1], got 0"),
+        ({"density": 2}, "density must be in (0, 1], got 2"),
+    ],
+    ids=str,
+)
+def test_hyper_parameters_out_of_range(hyper: dict[str, Any], message: str) -> None:
+    model = Vectors(tensors(1))
+    for settings, params in ((hyper, None), ({}, [{"params": list(model.parameters())} | hyper])):
+        with pytest.raises(ConfigError) as raised:
+            unconnected(model, params, **settings)
+        assert message.rstrip("0.") in str(raised.value)
+
+
+def test_parameters_that_cannot_be_trained() -> None:
+    model = Vectors(tensors(1))
+    with pytest.raises(ConfigError, match="model=… is needed"):
+        GradientSGD(model.parameters(), connect=False)
+    with pytest.raises(LayoutError, match="there are no parameters"):
+        unconnected(nn.ReLU())
+    with pytest.raises(LayoutError, match=r"shape \(7,\) is not one of model's"):
+        unconnected(model, [*model.parameters(), nn.Parameter(torch.zeros(7))])
+    with pytest.raises(LayoutError, match="no trainable parameters"):
+        unconnected(Vectors(tensors(1)).requires_grad_(False))
+    with pytest.raises(LayoutError, match="bias has dtype torch.float64"):
+        model.bias = nn.Parameter(torch.zeros(3, dtype=torch.float64))
+        unconnected(model)
+    model.bias = nn.Parameter(torch.zeros(3, device="meta"))
+    with pytest.raises(LayoutError, match="several devices"):
+        unconnected(model)
+
+
+def test_integer_parameters_are_left_alone() -> None:
+    model = Vectors(tensors(1))
+    model.register_parameter("steps", nn.Parameter(torch.arange(3), requires_grad=False))
+    with Fleet(Vectors(tensors(0))) as fleet:
+        worker = fleet.join(model)
+        set_grads(model, tensors(2))
+        worker.step()
+        assert torch.equal(model.steps, torch.arange(3))
+
+
+def test_a_group_cannot_be_added_afterwards() -> None:
+    model = Vectors(tensors(1))
+    optimizer = unconnected(model, [model.matrix])
+    with pytest.raises(ConfigError, match="give all parameters to its constructor"):
+        optimizer.add_param_group({"params": [model.bias]})
+    assert len(optimizer.param_groups) == 1
+
+
+def test_momentum_where_it_has_no_part_is_a_warning() -> None:
+    with pytest.warns(UserWarning, match="momentum has no part in mode gd"):
+        unconnected(Vectors(tensors(1)), mode="gd", momentum=0.9)
