@@ -43,7 +43,7 @@ def run(
     Raises:
         ChildError: one failed; the others have been ended.
     """
-    told: queue.Queue[tuple[str, Event | None]] = queue.Queue()
+    told: queue.Queue[tuple[str, str | None]] = queue.Queue()
     events: dict[str, list[Event]] = {name: [] for name in commands}
     logs.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
@@ -51,17 +51,16 @@ def run(
         for name, command in commands.items():
             log = stack.enter_context(_log(logs, name).open("w"))
             child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
-            stack.callback(_end, child)
-            children[name] = child
             listener = threading.Thread(target=_listen, args=(name, child, told), daemon=True)
             listener.start()
-            stack.callback(listener.join)
+            stack.callback(_end, child, listener)
+            children[name] = child
         running = set(children)
         while running:
-            name, event = told.get()
-            if event is not None:
-                events[name].append(event)
-                seen(name, event)
+            name, line = told.get()
+            if line is not None:
+                events[name].append(_event(name, line))
+                seen(name, events[name][-1])
                 continue
             running.remove(name)
             code = children[name].wait()
@@ -70,15 +69,23 @@ def run(
     return events
 
 
-def _listen(name: str, child: subprocess.Popen[str], told: queue.Queue[tuple[str, Event | None]]) -> None:
+def _listen(name: str, child: subprocess.Popen[str], told: queue.Queue[tuple[str, str | None]]) -> None:
     assert child.stdout is not None
     with child.stdout as lines:
         for line in lines:
-            told.put((name, json.loads(line)))
-    told.put((name, None))
+            told.put((name, line))
+    told.put((name, None))  # the child closed its stdout: it has ended
 
 
-def _end(child: subprocess.Popen[str]) -> None:
+def _event(name: str, line: str) -> Event:
+    try:
+        event: Event = json.loads(line)
+    except ValueError:
+        raise ChildError(f"{name} said what is no JSON: {line.rstrip()[:200]!r}") from None
+    return event
+
+
+def _end(child: subprocess.Popen[str], listener: threading.Thread) -> None:
     if child.poll() is None:
         child.terminate()
         try:
@@ -86,6 +93,7 @@ def _end(child: subprocess.Popen[str]) -> None:
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
+    listener.join()
 
 
 def _log(logs: Path, name: str) -> Path:

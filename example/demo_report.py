@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 _COLOURS = ("#0b6e4f", "#c8553d", "#5c6b8a")
 _TEST: dict[str, Any] = {"marker": "o", "markersize": 3, "linewidth": 1.8}
 _TRAINING: dict[str, Any] = {"alpha": 0.45, "linewidth": 1}
-_SMOOTH = 0.15  # weight of the newest training loss
+_SMOOTH = 0.25  # weight of the newest training loss
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def draw(runs: Sequence[Run], title: str, path: Path) -> None:
         )
         by_bytes.xaxis.set_major_formatter(mpl.ticker.StrMethodFormatter("{x:,g}"))
         by_bytes.yaxis.set_major_formatter(mpl.ticker.StrMethodFormatter("{x:g}"))
-        by_bytes.margins(x=0.12, y=0.1)  # room for the labels
+        by_bytes.margins(x=0.15, y=0.1)  # room for the labels
         by_time.plot([], [], color="black", label="test loss of the server's model", **_TEST)
         by_time.plot([], [], color="black", label="training loss", **_TRAINING)
         by_time.set(xlabel="time (s)", xlim=(0, None))

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The demo's one command, as a user meets it: what it leaves behind when it succeeds, fails, or is stopped."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+
+def command(repository: Path, out: Path, *options: str) -> list[str]:
+    return [sys.executable, str(repository / "example" / "demo.py"), f"--out={out}", *options]
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def until(what: str, condition: object, seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < deadline, f"after {seconds:g} s: not {what}"
+        time.sleep(0.05)
+
+
+@contextmanager
+def running(repository: Path, out: Path) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
+    """A demo that would take minutes, and the process ids of its server and two workers."""
+    demo = subprocess.Popen(
+        command(repository, out, "--epochs=1000"),
+        cwd=repository,
+        text=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        listed = Path(f"/proc/{demo.pid}/task/{demo.pid}/children")
+        until("three children", lambda: len(listed.read_text().split()) == 3)
+        yield demo, [int(pid) for pid in listed.read_text().split()]
+    finally:
+        demo.kill()
+        demo.wait()
+
+
+def test_the_demo_compares_three_modes(repository: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        command(repository, tmp_path, "--epochs=0.8", "--codec=bfloat16"),
+        cwd=repository,
+        text=True,
+        capture_output=True,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = (tmp_path / "table.md").read_text().splitlines()
+    assert all(line in done.stdout for line in lines)
+    rows = {row[0]: row[1:] for row in ([c.strip() for c in line.split("|")[1:-1]] for line in lines[2:5])}
+    assert list(rows) == ["dgs, 2 workers", "asgd, 2 workers", "sgd, one process"]
+    assert all(float(row[0].rstrip("%")) <= 100 and int(row[1].replace(",", "")) > 0 for row in rows.values())
+    up, down = (float(cell.rstrip("×")) for cell in rows["dgs, 2 workers"][-2:])
+    assert 115 < up < 132 and 115 < down < 140  # 132: 16 bits and 8.1 of index for every hundredth value
+    assert rows["asgd, 2 workers"][-2:] == ["2.0×", "1.0×"]  # the model comes back in float32
+    assert rows["sgd, one process"][-4:] == ["-"] * 4
+    assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
+    assert f"{tmp_path}/loss.png" in done.stdout
+    assert "worker 2" in done.stdout and "test loss" in done.stdout
+
+
+def test_what_a_process_says_when_it_fails_is_shown(repository: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        command(repository, tmp_path, "--density=2"), cwd=repository, text=True, capture_output=True
+    )
+    assert done.returncode == 1
+    assert "failed with exit code 1" in done.stderr
+    assert "density must be in (0, 1], got 2.0" in done.stderr
+    assert not (tmp_path / "table.md").exists()
+
+
+def test_a_killed_worker_fails_the_demo_and_leaves_no_process(repository: Path, tmp_path: Path) -> None:
+    with running(repository, tmp_path) as (demo, children):
+        os.kill(children[-1], signal.SIGKILL)
+        _, errors = demo.communicate(timeout=60)
+        assert demo.returncode == 1
+        assert "worker 2 was ended by signal 9" in errors
+        assert not any(map(alive, children))
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_demo_leaves_no_process(
+    repository: Path, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    with running(repository, tmp_path) as (demo, children):
+        demo.send_signal(number)
+        demo.communicate(timeout=60)
+        assert demo.returncode == code
+        assert not any(map(alive, children))
