@@ -54,19 +54,19 @@ class Grads(ctypes.Structure):
 
 
 def build(target: str, mode: str = "plain", **variables: str) -> Path:
-    """Make `target` of tests/simt/Makefile; return the folder it is in. Fails with the compiler's words."""
+    """Make `target` by tests/simt/Makefile; return where it is. Fails with the compiler's words."""
     if shutil.which("make") is None or shutil.which("g++") is None:
         pytest.skip("needs make and g++")
     folder = Path(variables.setdefault("BUILD", str(HERE.parents[1] / "build" / "simt")), mode)
     settings = [f"{name}={value}" for name, value in variables.items()]
     made = subprocess.run(
-        ["make", "-s", "-j2", "-C", HERE, f"MODE={mode}", "CXX=g++", *settings, target],
+        ["make", "-s", "-C", HERE, f"MODE={mode}", "CXX=g++", *settings, target],
         capture_output=True,
         text=True,
         check=False,
     )
     assert made.returncode == 0, made.stderr
-    return folder
+    return folder / target
 
 
 def _pointers(tensors: Sequence[Tensor]) -> ctypes.Array[ctypes.c_void_p]:
@@ -99,10 +99,10 @@ def _gradients(grads: Sequence[Tensor], offsets: Tensor) -> tuple[Grads, list[An
 @pytest.fixture(scope="session")
 def emulated() -> Callable[..., None]:
     """Run an op by name in the emulator: emulated(name, operands by the schema's names, seed, chunk)."""
-    library = ctypes.CDLL(str(build("twins") / "emulated_ops.so"))
+    library = ctypes.CDLL(str(build("emulated_ops.so")))
 
     def call(name: str, operands: dict[str, Any], seed: int = 0, chunk: int = 1024) -> None:
-        library.emulate(ctypes.c_uint64(seed), ctypes.c_uint32(1 + seed % 3), ctypes.c_bool(seed % 2 == 1))
+        library.emulate(ctypes.c_uint64(seed))
         function = getattr(library, f"emulated_{name}")
         function.restype = ctypes.c_char_p
         if name == "quantize_":
@@ -125,5 +125,5 @@ def emulated() -> Callable[..., None]:
 
 @pytest.fixture(scope="session")
 def made() -> Callable[..., Path]:
-    """Make a target of tests/simt/Makefile."""
+    """Make a program of tests/simt."""
     return build

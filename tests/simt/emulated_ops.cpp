@@ -65,8 +65,12 @@ void select_from(EmulatedLauncher& launcher, const Frame& frame, const std::vect
 
 extern "C" {
 
-void emulate(uint64_t seed, uint32_t resident_blocks, bool preempt_atomics) {
-  simt::config = {seed, resident_blocks, preempt_atomics};
+// Which schedule the next calls run under; 0 is round robin.
+void emulate(uint64_t seed) {
+  simt::config = {.seed = seed,
+                  .resident_blocks = static_cast<unsigned>(1 + seed % 3),
+                  .preempt_atomics = seed % 2 == 1,
+                  .hold_back = seed % 2 == 1};
 }
 
 const char* emulated_select(const Frame* f, float* const* x) {

@@ -5,7 +5,7 @@ set -eu
 mode=${1:-plain}
 here=$(cd "$(dirname "$0")" && pwd)
 out=${BUILD:-$here/../../build/simt}/$mode
-make -s -j2 -C "$here" MODE="$mode"
+make -s -j2 -C "$here" MODE="$mode" test_emulator test_kernels
 "$out/test_emulator"
 case $mode in
   plain) "$out/test_kernels" 2 ;;

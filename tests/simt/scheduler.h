@@ -83,12 +83,13 @@ class Grid {
     const unsigned threads = block_.x * block_.y * block_.z;
     block.warp_order.resize((threads + kWarp - 1) / kWarp);
     for (unsigned i = 0; i < threads; ++i) block.threads.push_back(pool.take());
-    for (unsigned i = 0; i < threads; ++i) assign(*block.threads[i], block, index, i);
+    const uint64_t held = config.hold_back ? random_bits() % block.warp_order.size() : ~uint64_t{0};
+    for (unsigned i = 0; i < threads; ++i) assign(*block.threads[i], block, index, i, i / kWarp == held);
     release_order(&start_order);
     ready_.insert(ready_.end(), block.threads.begin(), block.threads.end());
   }
 
-  SIMT_UNSEEN void assign(Thread& t, Block& block, uint64_t index, unsigned linear) {
+  SIMT_UNSEEN void assign(Thread& t, Block& block, uint64_t index, unsigned linear, bool held_back) {
     const unsigned x = static_cast<unsigned>(index % grid_.x),
                    y = static_cast<unsigned>(index / grid_.x % grid_.y);
     t.block_index = {x, y, static_cast<unsigned>(index / grid_.x / grid_.y)};
@@ -98,16 +99,27 @@ class Grid {
     t.block = &block;
     t.linear = linear;
     t.state = State::kReady;
+    t.held_back = held_back;
     t.fenced = false;
     t.complaint = nullptr;
+  }
+
+  Thread* next_ready() {
+    if (config.seed != 0) {
+      const size_t n = ready_.size(), first = random_bits() % n;
+      size_t chosen = first;
+      for (size_t i = 0; i < n && ready_[chosen]->held_back; ++i) chosen = (first + i) % n;
+      std::swap(ready_.front(), ready_[chosen]);
+    }
+    Thread* t = ready_.front();
+    ready_.pop_front();
+    return t;
   }
 
   // False: nobody could run.
   bool run_until_a_block_ends() {
     while (!ready_.empty() && failure.empty()) {
-      if (config.seed != 0) std::swap(ready_.front(), ready_[random_bits() % ready_.size()]);
-      Thread* t = ready_.front();
-      ready_.pop_front();
+      Thread* t = next_ready();
       resume(*t);
       after(*t);
       if (t->block->done == t->block->threads.size()) {

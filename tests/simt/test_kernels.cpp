@@ -188,11 +188,11 @@ void test_step_velocity(const Case& c) {
 void test_step_dgc(const Case& c, bool nesterov) {
   const Gradients gradients(c.layout, c.kind, c.seed);
   const Floats w = c.layout.values(Values::kNormal, c.seed + 1), zero(w.size(), -7);
-  Operand ws(c.layout, w, c.list), us(c.layout, c.layout.values(Values::kTies, c.seed + 2), c.list);
+  Operand ws(c.layout, w, c.list), us(c.layout, c.layout.values(c.kind, c.seed + 2), c.list);
   Operand rs(c.layout, c.layout.values(Values::kNormal, c.seed + 3), c.list);
   Operand us_out(c.layout, zero, c.list), rs_out(c.layout, zero, c.list);
   std::vector<dgs::cuda::DgcStep> operands;
-  // lr 0 in some segments: what is not finite in u then shows in r only as 0 * inf, and must be seen in u.
+  // In a segment without a gradient, a velocity that is not finite leaves the residual finite.
   const auto lr = [](int64_t s) { return s % 3 == 0 ? 0.0f : 0.05f; };
   for (int64_t s = 0; s < c.layout.size(); ++s)
     operands.push_back({gradients[s], ws.segment(s), us.segment(s), rs.segment(s), us_out.segment(s),
@@ -369,8 +369,10 @@ struct Shape {
 };
 
 void run_schedule(uint32_t schedule, const Shape& shape, Values kind, double density) {
-  simt::config = {
-      .seed = schedule, .resident_blocks = 1 + schedule % 3, .preempt_atomics = schedule % 2 == 1};
+  simt::config = {.seed = schedule,
+                  .resident_blocks = 1 + schedule % 3,
+                  .preempt_atomics = schedule % 2 == 1,
+                  .hold_back = schedule % 2 == 1};
   context = std::string(shape.name) + ", values " + std::to_string(static_cast<int>(kind)) + ", density " +
             std::to_string(density) + ", schedule " + std::to_string(schedule);
   const uint32_t seed = 10 * schedule + static_cast<uint32_t>(density * 5);

@@ -32,7 +32,11 @@ MORE_PLANTED = {
     "one tie too many": (KERNELS, "(my_equal) < cut.ties;", "(my_equal) <= cut.ties;"),
     "ties highest index first": (KERNELS, "(my_equal) < cut.ties;", "(my_equal) >= cut.ties;"),
     "velocity not checked": ("cuda/step_kernels.cuh", "bad |= !finite(u);", "(void)bad;"),
-    "indices not checked": ("cuda/apply_kernels.cuh", "if (i < 0 || i >= numel) continue;", ""),
+    "indices not checked": (
+        "cuda/apply_kernels.cuh",
+        "if (i < 0 || i >= numel) continue;",
+        "if (numel < 0) continue;",
+    ),
     "whole segments masked": ("cuda/apply_kernels.cuh", "if (mask && q", "if (q"),
 }
 
@@ -46,7 +50,7 @@ def run(program: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("mode", ["plain", "asan", pytest.param("tsan", marks=pytest.mark.slow), "ucontext"])
 def test_emulator(made, mode):
-    result = run(made("all", mode) / "test_emulator")
+    result = run(made("test_emulator", mode))
     assert result.returncode == 0, result.stdout + result.stderr
 
 
@@ -60,7 +64,7 @@ def test_emulator(made, mode):
     ids=["plain", "asan", "tsan"],
 )
 def test_kernels(made, mode, arguments):
-    result = run(made("all", mode) / "test_kernels", *arguments)
+    result = run(made("test_kernels", mode), *arguments)
     assert result.returncode == 0, result.stdout + result.stderr
 
 
@@ -72,8 +76,7 @@ def report_of(made, tmp_path: Path, file: str, old: str, new: str) -> str:
     source = (headers / file).read_text()
     assert source.count(old) == 1, f"{file} has changed: plant the bug anew"
     (headers / file).write_text(source.replace(old, new))
-    folder = made("all", BUILD=str(tmp_path), CUDA_HEADERS=str(headers))
-    result = run(folder / "test_kernels", "3", "small", "few")
+    result = run(made("test_kernels", BUILD=str(tmp_path), CUDA_HEADERS=str(headers)), "2", "small", "few", "chunks")
     return "" if result.returncode == 0 else result.stdout + result.stderr + "failed"
 
 
@@ -91,5 +94,5 @@ def test_more_planted_bugs_are_found(made, tmp_path, bug):
 @pytest.mark.slow
 @pytest.mark.parametrize("bug", ["no_fence", "no_syncwarp"])
 def test_races_are_found_by_tsan(made, bug):
-    result = run(made("all", "tsan") / "test_emulator", bug)
+    result = run(made("test_emulator", "tsan"), bug)
     assert "data race" in result.stderr

@@ -27,6 +27,8 @@ struct Config {
   uint64_t seed = 0;  // 0: round robin; else a random runnable thread, and blocks in a random order
   unsigned resident_blocks = 1;  // blocks that are interleaved
   bool preempt_atomics = false;  // with a seed: switch at random before and after atomics
+  bool hold_back = false;  // with a seed: one warp of each block runs only when nobody else can, so that the
+                           // others get as far ahead of it as barriers let them
 };
 inline Config config;
 
@@ -41,6 +43,7 @@ struct Thread : Fiber {
   Block* block = nullptr;
   unsigned linear = 0;
   State state = State::kReady;
+  bool held_back = false;
   bool fenced = false;  // has executed a fence: its atomics publish what it wrote
   // At a barrier
   std::source_location place;
