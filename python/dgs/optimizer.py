@@ -78,6 +78,7 @@ class GradientSGD(torch.optim.Optimizer):
         self._model = model
         self._names = {id(p): name for name, p in model.named_parameters()} if model is not None else {}
         if self.settings.mode == LOCAL:
+            share_cores(self.settings, server=False)
             return
         self._replica = self._prepare(schedule or Constant(self.settings.density), dial)
         if connect:

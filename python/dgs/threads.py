@@ -11,6 +11,7 @@ import torch
 
 from .config import Settings
 from .errors import ServerUnreachableError
+from .methods import LOCAL
 from .transport.address import is_loopback
 
 log = logging.getLogger(__name__)
@@ -27,7 +28,7 @@ def sensible_threads(
     environ = os.environ if environ is None else environ
     if settings.threads is not None:
         return settings.threads
-    if environ.get("OMP_NUM_THREADS"):
+    if environ.get("OMP_NUM_THREADS") or settings.mode == LOCAL:
         return None
     local = environ.get("LOCAL_WORLD_SIZE")
     if local:

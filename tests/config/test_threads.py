@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from dgs import GradientSGD
 from dgs.config import resolve
 from dgs.threads import sensible_threads, share_cores
 
@@ -30,6 +31,17 @@ def test_what_is_set_stands() -> None:
     assert threads(8, server=True, threads=3) == 3
     assert threads(8, server=False, threads=3, environ={"OMP_NUM_THREADS": "1"}) == 3
     assert threads(8, server=False, environ={"OMP_NUM_THREADS": "1"}) is None
+
+
+def test_a_process_alone_keeps_torchs_own_number_unless_it_is_set() -> None:
+    assert threads(8, server=False, mode="sgd") is None
+    before = torch.get_num_threads()
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    try:
+        GradientSGD([parameter], mode="sgd", threads=before + 1)
+        assert torch.get_num_threads() == before + 1
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_with_a_master_elsewhere_only_the_launcher_knows_how_many_share_the_machine() -> None:
