@@ -99,7 +99,7 @@ def nonce() -> str:
 
 def proof(token: str, role: str, worker_nonce: str, server_nonce: str) -> str:
     """HMAC-SHA256 with which an end that holds `token` answers the other's nonce."""
-    text = f"dgs {PROTOCOL} {role} {worker_nonce} {server_nonce}"
+    text = f"dgs {role} {worker_nonce} {server_nonce}"
     return hmac.new(token.encode(), text.encode(), hashlib.sha256).hexdigest()
 
 

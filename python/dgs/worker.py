@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 
 _JOIN_TIMEOUT = timedelta(seconds=60)
 _GOODBYE_TIMEOUT = timedelta(seconds=10)
-_PATIENCE = 3.0  # seconds beyond a join's timeout, for an answer that is on its way
+_PATIENCE = 20.0  # seconds beyond a join's timeout, for an answer that is on its way
 
 Dial = Callable[[timedelta], Link]
 
@@ -112,9 +112,7 @@ class Worker:
             ServerUnreachableError: no server came within `timeout`.
             RefusedError: the server does not take this worker; the message says why.
         """
-        limit = (
-            max(timeout.total_seconds(), 1.0) + _PATIENCE
-        )  # `dial` keeps to the timeout if anything answers
+        limit = timeout.total_seconds() + _PATIENCE
         try:
             link, self.welcome = within(
                 limit, lambda: self._meet(timeout), _discard, "the server did not answer"

@@ -17,6 +17,7 @@ from .gloo import POLL, SERVER, WORKER, GlooLink, Store, dist, first_line
 log = logging.getLogger(__name__)
 
 _STORE_TIMEOUT = timedelta(seconds=30)
+_HANDSHAKE = timedelta(seconds=5)
 _SAY_EVERY = 3.0  # seconds between two messages of a worker that waits
 
 
@@ -84,8 +85,13 @@ def dial(
         ServerUnreachableError: no server within `timeout`.
     """
     patience = _Patience(host, port, timeout)
-    _await_port(host, port, patience)
-    store = _client(host, port, max(timeout, timedelta(seconds=1)))
+    store = None
+    while store is None:
+        _await_port(host, port, patience)
+        try:
+            store = _client(host, port, min(timeout, _HANDSHAKE))
+        except ServerUnreachableError as error:  # it may just be dying, to be started again
+            patience.wait(error)
     prefix = _prefix(run)
     try:
         while not store.check([_serving(prefix)]):
@@ -151,7 +157,8 @@ class _Patience:
         now = time.monotonic()
         if now > self._deadline:
             raise ServerUnreachableError(
-                f"no server at {self._where}: {why}. Is it started, and the port open on its machine?"
+                f"no server at {self._where}: {str(why).rstrip('.')}. "
+                "Is it started, and the port open on its machine?"
             )
         if now - self._said > _SAY_EVERY:
             left = self._deadline - now
@@ -170,13 +177,19 @@ def _await_port(host: str, port: int, patience: _Patience) -> None:
 
 
 def _client(host: str, port: int, timeout: timedelta) -> Store:
-    # A store's client has no limit in time against a server that accepts and is then silent.
+    timeout = max(timeout, timedelta(seconds=1))
+
     def connect() -> Store:
         return dist.TCPStore(host, port, is_master=False, wait_for_workers=False, timeout=timeout)
 
+    # A store's client has no limit in time against a server that accepts and is then silent; against one that refuses
+    # it tries for up to three times its timeout, and must not be abandoned before.
+    limit = 3 * timeout.total_seconds() + 1
     try:
-        return within(timeout.total_seconds(), connect, lambda _: None, "it did not answer")
+        store = within(limit, connect, lambda _: None, "it did not answer")
     except (RuntimeError, LinkTimeoutError) as error:
         raise ServerUnreachableError(
             f"what listens at {host}:{port} is frozen, or not a server of this library: {first_line(error)}"
         ) from None
+    store.set_timeout(_STORE_TIMEOUT)
+    return store
