@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What only a GPU can show of the CUDA ops; that they compute what their twins do is in tests/ops, on each device."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from dgs_ext import ops, reference
+from dgs_ext.ops import Selection
+
+OPS = (
+    *("select", "select_difference", "select_sampled", "step_velocity", "step_dgc", "step_dense"),
+    *("quantize_", "apply_velocity_", "apply_dgc_", "sparse_add_", "dense_add_"),
+)
+
+
+@pytest.fixture
+def layout():
+    """The offsets and counts of three segments."""
+    return torch.tensor([0, 100_000, 100_000, 150_000]), torch.tensor([1000, 0, 500])
+
+
+def slots(layout, device):
+    """Room for the counts of `layout`."""
+    return Selection.allocate(layout[1], device)
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_each_op_has_a_cuda_kernel(op):
+    """Registered by the compiled module, or by what explains its absence: a call never ends in torch's dispatcher."""
+    assert torch._C._dispatch_has_kernel_for_dispatch_key(f"dgs::{op}", "CUDA")
+
+
+def test_nothing_waits_for_the_device(cuda, layout):
+    x, v, w, v_out = (torch.randn(150_000, device=cuda) for _ in range(4))
+    out, rates = slots(layout, cuda), torch.full((3,), 0.1)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        ops.select([x], *layout, out)
+        ops.select_difference([x], [w], *layout, out)
+        ops.step_velocity([x], [w], [v], [v_out], rates, rates, *layout, out)
+        ops.quantize_(out.values, 3)
+        ops.apply_velocity_([v_out], rates, layout[0], out)
+        ops.sparse_add_([w], layout[0], out, subtract=True)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_the_current_stream_is_used(cuda, layout):
+    """On a side stream, behind a long kernel of that stream, the op sees what was written there before it."""
+    side, x = torch.cuda.Stream(cuda), torch.zeros(150_000, device=cuda)
+    want = torch.randn(150_000, device=cuda)
+    out = slots(layout, cuda)
+    torch.cuda.synchronize(cuda)
+    with torch.cuda.stream(side):
+        torch.cuda._sleep(100_000_000)
+        x.copy_(want)
+        ops.select([x], *layout, out)
+    side.synchronize()
+    expected = slots(layout, cuda)
+    reference.select([want], *layout, expected.starts, expected.indices, expected.values, expected.nnz)
+    assert out.nnz.tolist() == [1000, 0, 500]
+    assert torch.equal(out.indices, expected.indices)
+    assert torch.equal(out.values, expected.values)
+
+
+def test_another_device_than_the_current_one(cuda, layout):
+    if torch.cuda.device_count() < 2:
+        pytest.skip("needs two GPUs")
+    other = torch.device("cuda", 1)
+    x, out = torch.randn(150_000, device=other), slots(layout, other)
+    with torch.cuda.device(0):
+        ops.select([x], *layout, out)
+        assert torch.cuda.current_device() == 0
+    assert out.nnz.tolist() == [1000, 0, 500]
+
+
+def test_a_segment_of_more_chunks_than_a_block_has_threads(cuda):
+    n = 300 * 16384 + 5
+    offsets, counts = torch.tensor([0, n]), torch.tensor([n // 100])
+    x = torch.randn(n, device=cuda).round(decimals=2)  # with ties
+    out, want = Selection.allocate(counts, cuda), Selection.allocate(counts, cuda)
+    ops.select([x], offsets, counts, out)
+    reference.select([x], offsets, counts, want.starts, want.indices, want.values, want.nnz)
+    assert torch.equal(out.indices, want.indices)
+    assert torch.equal(out.values, want.values)
+
+
+def test_indices_outside_are_dropped(cuda):
+    x = torch.zeros(10, device=cuda)
+    entries = Selection(
+        torch.tensor([3, -1, 10, 9], device=cuda),
+        torch.ones(4, device=cuda),
+        torch.tensor([0, 4]),
+        torch.tensor([4], device=cuda),
+    )
+    ops.sparse_add_([x], torch.tensor([0, 10]), entries, subtract=False)
+    assert x.tolist() == [0, 0, 0, 1, 0, 0, 0, 0, 0, 1]
+
+
+def test_an_output_on_the_cpu_is_refused(cuda, layout):
+    with pytest.raises(RuntimeError, match=r"dgs::select: indices is on cpu, must be on the CUDA device"):
+        ops.select([torch.randn(150_000, device=cuda)], *layout, slots(layout, "cpu"))
