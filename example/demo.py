@@ -17,11 +17,15 @@ from pathlib import Path
 
 from demo_board import Board
 from demo_processes import ChildError, free_port, run
-from demo_report import Run, draw, table
+from demo_report import Run, draw, plural, table
 
 MODES = ("dgs", "gd", "dgc", "asgd", "sgd")
 WITHOUT_MOMENTUM = ("gd", "asgd")
 TRAINING_IMAGES = 1437
+NOTE = """\
+Accuracy is that of the server's model on the 360 test images; compression is against the {dense:,} bytes
+of all parameters in float32. Each process has one thread. Between processes of one machine bytes cost next
+to nothing: what they cost on a network is not in the images/s."""
 
 
 def options() -> argparse.ArgumentParser:
@@ -82,8 +86,8 @@ def describe(mode: str, args: argparse.Namespace) -> str:
     if mode == "sgd":
         return "sgd: one process, for comparison"
     down = args.density_down or args.density
-    density = "dense" if mode == "asgd" else f"density {args.density:g} up, {down:g} down"
-    return f"{mode}: a server and {args.workers} workers, {density}, {args.codec}"
+    density = "dense" if mode == "asgd" else f"{100 * args.density:g} % up, {100 * down:g} % down"
+    return f"{mode}: a server and {plural(args.workers)}, {density}, {args.codec}"
 
 
 def train(mode: str, args: argparse.Namespace) -> Run:
@@ -97,7 +101,10 @@ def train(mode: str, args: argparse.Namespace) -> Run:
 
 
 def main() -> int:
-    args = options().parse_args()
+    parser = options()
+    args = parser.parse_args()
+    if args.workers < 1:
+        parser.error(f"--workers must be at least 1, got {args.workers}")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that children are ended then, too
     began = time.monotonic()
     try:
@@ -109,10 +116,7 @@ def main() -> int:
         print("\nStopped.", file=sys.stderr)
         return 130
     result = table(runs)
-    note = (
-        f"Accuracy is that of the server's model on the 360 test images; compression is against the "
-        f"{runs[0].dense:,} bytes of all parameters in float32."
-    )
+    note = NOTE.format(dense=runs[0].dense)
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "table.md").write_text(f"{result}\n\n{note}\n")
     draw(runs, f"{describe(args.mode, args)}, against asgd and sgd", args.out / "loss.png")

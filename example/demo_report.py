@@ -44,8 +44,7 @@ class Run:
 
     @property
     def title(self) -> str:
-        workers = len(self.training)
-        return f"{self.mode}, one process" if self.mode == "sgd" else f"{self.mode}, {workers} workers"
+        return f"{self.mode}, {'one process' if self.mode == 'sgd' else plural(len(self.training))}"
 
     @property
     def dense(self) -> int:
@@ -96,37 +95,30 @@ class Run:
         return times, losses
 
 
+def plural(workers: int) -> str:
+    return "1 worker" if workers == 1 else f"{workers} workers"
+
+
 def table(runs: Sequence[Run]) -> str:
     """The runs in Markdown, aligned to be read as it is."""
-    rows = [
-        [
-            "",
-            "test accuracy",
-            "images/s",
-            "bytes/step up",
-            "bytes/step down",
-            "compression up",
-            "compression down",
-        ]
-    ]
+    rows = [["", "test accuracy", "images/s", "bytes/step up / down", "compression up / down"]]
     for run in runs:
-        up, down = run.per_step("up"), run.per_step("down")
+        sent = [run.per_step("up"), run.per_step("down")]
         rows.append(
             [
                 run.title,
                 f"{run.tests[-1]['accuracy']:.1%}",
                 f"{run.rate:,.0f}",
-                *(f"{sent:,.0f}" if sent else "-" for sent in (up, down)),
-                *(f"{run.dense / sent:.1f}×" if sent else "-" for sent in (up, down)),
+                " / ".join(f"{s:,.0f}" for s in sent) if all(sent) else "nothing",
+                " / ".join(f"{run.dense / s:.1f}×" for s in sent) if all(sent) else "-",
             ]
         )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     rows.insert(1, ["-" * widths[0], *("-" * (w - 1) + ":" for w in widths[1:])])
-    lines = [
+    return "\n".join(
         "| " + " | ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) + " |"
         for row in rows
-    ]
-    return "\n".join(lines)
+    )
 
 
 def draw(runs: Sequence[Run], title: str, path: Path) -> None:

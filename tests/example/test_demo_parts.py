@@ -89,4 +89,4 @@ def test_rates_and_bytes_are_those_of_all_workers(two_workers: Run) -> None:
     sent = two_workers.sent(np.array([0.0, 102.0, 106.0]))
     assert sent.tolist() == [8000.0, 8000.0 + 3000.0, 8000.0 + 6000.0 + 3000.0]
     row = [cell.strip() for cell in table([two_workers]).splitlines()[-1].split("|")[1:-1]]
-    assert row == ["dgs, 2 workers", "99.0%", "100", "100", "50", "40.0×", "80.0×"]
+    assert row == ["dgs, 2 workers", "99.0%", "100", "100 / 50", "40.0× / 80.0×"]
