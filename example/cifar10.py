@@ -95,40 +95,28 @@ def train(args: argparse.Namespace, device: torch.device) -> nn.Module:
         mine = batches(data, args.batch_size, optimizer.worker_index, optimizer.num_workers)
         with tqdm(total=args.max_version, desc=f"rank {optimizer.rank}", mininterval=0.5) as bar:
             while not optimizer.done:
-                step(net, optimizer, *next(mine), args.lr, device, bar)
+                images, labels = next(mine)
+                # The progress is the whole run's: a worker that joins late begins where the others are.
+                optimizer.param_groups[0]["lr"] = args.lr * (1 + math.cos(math.pi * optimizer.progress)) / 2
+                optimizer.zero_grad()
+                loss = cross_entropy(net(normalised(images, device)), labels.to(device))
+                loss.backward()
+                optimizer.step()
+                bar.update(optimizer.version - bar.n)
+                bar.set_postfix_str(f"loss {loss.item():.3f}{exchanged(net, optimizer)}", refresh=False)
     return net
 
 
-def step(
-    net: nn.Module,
-    optimizer: dgs.GradientSGD,
-    images: Tensor,
-    labels: Tensor,
-    lr: float,
-    device: torch.device,
-    bar: tqdm,
-) -> None:
-    # The progress is the whole run's: a worker that joins late begins where the others are.
-    for group in optimizer.param_groups:
-        group["lr"] = lr * (1 + math.cos(math.pi * optimizer.progress)) / 2
-    optimizer.zero_grad()
-    loss = cross_entropy(net(normalised(images, device)), labels.to(device))
-    loss.backward()
-    optimizer.step()
-    bar.update(optimizer.version - bar.n)
-    bar.set_postfix_str(f"loss {loss.item():.3f}{exchanged(optimizer)}", refresh=False)
-
-
-def exchanged(optimizer: dgs.GradientSGD) -> str:
-    """How stale the last push was, and how many times less than the dense model goes each way."""
+def exchanged(net: nn.Module, optimizer: dgs.GradientSGD) -> str:
+    """What has gone each way, how many times less than the dense model that is, and how stale the last push was."""
     traffic = optimizer.traffic
-    if not traffic.exchanges:
+    dense = 4 * sum(p.numel() for p in net.parameters()) * traffic.exchanges
+    if not dense:
         return ""
-    dense = (
-        4 * sum(p.numel() for group in optimizer.param_groups for p in group["params"]) * traffic.exchanges
+    up, down = (
+        f"{sent / 1e6:.1f} MB (1/{dense / sent:.0f})" for sent in (traffic.bytes_up, traffic.bytes_down)
     )
-    less = f"{dense / traffic.bytes_up:.0f}× less up, {dense / traffic.bytes_down:.0f}× less down"
-    return f", staleness {traffic.staleness}, {less}"
+    return f", up {up}, down {down}, staleness {traffic.staleness}"
 
 
 def options() -> argparse.ArgumentParser:
@@ -165,7 +153,7 @@ def main() -> None:
         evaluate(net, load(args.data, train=False), device, "the final model")
     if alone or settings.rank == 0:
         args.checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(net.state_dict(), args.checkpoint)
+        torch.save(net.cpu().state_dict(), args.checkpoint)
         tqdm.write(f"saved to {args.checkpoint}")
 
 
