@@ -5,7 +5,8 @@
 //   with it upload(data, bytes)                    a copy of host memory on the device, in stream order
 #pragma once
 
-#include "cuda/select_kernels.cuh"
+#include "cuda/compact_kernels.cuh"
+#include "cuda/threshold_kernels.cuh"
 
 namespace dgs::cuda {
 

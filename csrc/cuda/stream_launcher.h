@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The launcher of select.h on a device: torch's current stream, torch's allocators, no synchronisation with
-// the host. The one part of the CUDA ops that the emulator cannot execute.
+// the host. The one part of the CUDA ops that the emulator cannot execute. The tables come from host memory
+// of this call, so that a CUDA graph cannot replay an op.
 #pragma once
 
 #include <cuda_runtime.h>

@@ -13,31 +13,23 @@ import pytest
 HERE = Path(__file__).resolve().parent
 CSRC = HERE.parents[1] / "csrc"
 
-KERNELS = "cuda/select_kernels.cuh"
+# Bugs by what they do: the file, what stands there, and what to put in its place.
+THRESHOLD, COMPACT = "cuda/threshold_kernels.cuh", "cuda/compact_kernels.cuh"
+STEP, APPLY = "cuda/step_kernels.cuh", "cuda/apply_kernels.cuh"
+CLEARED = "b += kThreads) bins[b] = 0;\n  __syncthreads();\n  const Operand"
+TIE = "(my_equal) < cut.ties;"
 PLANTED = {
-    "no barrier after the bins are cleared": (
-        KERNELS,
-        "b += kThreads) bins[b] = 0;\n  __syncthreads();",
-        "b += kThreads) bins[b] = 0;",
-    ),
-    "no guard at the tail of a tile": (
-        KERNELS,
-        "const bool inside = i < chunk.end;",
-        "const bool inside = true;",
-    ),
+    "no barrier after the bins are cleared": (THRESHOLD, CLEARED, CLEARED.replace("__syncthreads();", "")),
+    "no guard at the tail of a tile": (COMPACT, "inside = first + 32 * j < chunk.end;", "inside = true;"),
 }
 MORE_PLANTED = {
-    "no barrier at the end of a tile": (KERNELS, "    __syncthreads();\n  }\n}\n", "  }\n}\n"),
+    "no barrier at the end of a tile": (COMPACT, "  __syncthreads();\n  return count;", "  return count;"),
     "no barrier between scans": ("cuda/device.cuh", "  __syncthreads();\n  return {", "  return {"),
-    "one tie too many": (KERNELS, "(my_equal) < cut.ties;", "(my_equal) <= cut.ties;"),
-    "ties highest index first": (KERNELS, "(my_equal) < cut.ties;", "(my_equal) >= cut.ties;"),
-    "velocity not checked": ("cuda/step_kernels.cuh", "bad |= !finite(u);", "(void)bad;"),
-    "indices not checked": (
-        "cuda/apply_kernels.cuh",
-        "if (i < 0 || i >= numel) continue;",
-        "if (numel < 0) continue;",
-    ),
-    "whole segments masked": ("cuda/apply_kernels.cuh", "if (mask && q", "if (q"),
+    "one tie too many": (COMPACT, TIE, TIE.replace("<", "<=")),
+    "ties highest index first": (COMPACT, TIE, TIE.replace("<", ">=")),
+    "velocity not checked": (STEP, "bad |= !finite(u);", "(void)bad;"),
+    "indices not checked": (APPLY, "if (i < 0 || i >= numel) continue;", "if (numel < 0) continue;"),
+    "whole segments masked": (APPLY, "if (mask && q", "if (q"),
 }
 
 
@@ -76,7 +68,9 @@ def report_of(made, tmp_path: Path, file: str, old: str, new: str) -> str:
     source = (headers / file).read_text()
     assert source.count(old) == 1, f"{file} has changed: plant the bug anew"
     (headers / file).write_text(source.replace(old, new))
-    result = run(made("test_kernels", BUILD=str(tmp_path), CUDA_HEADERS=str(headers)), "2", "small", "few", "chunks")
+    result = run(
+        made("test_kernels", BUILD=str(tmp_path), CUDA_HEADERS=str(headers)), "2", "small", "few", "chunks"
+    )
     return "" if result.returncode == 0 else result.stdout + result.stderr + "failed"
 
 
