@@ -23,7 +23,7 @@ NODE = Path(__file__).with_name("node.py")
 QUICK: dict[str, Any] = {
     "heartbeat": 0.2,
     "heartbeat_timeout": 10.0,
-    "grace": 1.0,
+    "grace": 30.0,
     "join_timeout": 30.0,
     "connect_timeout": 30.0,
     "rejoin_timeout": 5.0,

@@ -25,7 +25,7 @@ MISFITS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
 
 def test_those_that_do_not_fit_are_refused_and_the_run_goes_on(start: Start, port: int) -> None:
     settings = {"port": port, "world_size": 4, "token": "secret"}
-    server = start("server", codec_down="bfloat16", **settings)
+    server = start("server", codec_down="bfloat16", grace=8.0, **settings)
     trains = start("worker", rank=1, options={"steps": 100_000}, **settings)
     trains.event("step")
     misfits = {

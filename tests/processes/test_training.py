@@ -19,7 +19,7 @@ Start = Callable[..., "Node"]
 
 def test_processes_train_together(start: Start, port: int, listens: Callable[[], bool]) -> None:
     """One closes, one joins halfway, one ends without close(); all of them have finished."""
-    server = start("server", port=port, world_size=4, buffers_every=5, grace=30.0)
+    server = start("server", port=port, world_size=4, buffers_every=5)
     first = start("worker", port=port, rank=1, world_size=4, options={"steps": 150, "pause": 0.01})
     unclosed = start("worker", port=port, rank=2, world_size=4, options={"steps": 60, "close": False})
     joined = first.event("joined")
@@ -41,13 +41,14 @@ def test_processes_train_together(start: Start, port: int, listens: Callable[[],
 @pytest.mark.parametrize("repeat", range(2))
 def test_a_killed_worker_stops_nobody(start: Start, port: int, repeat: int) -> None:
     when = random.Random(repeat)
-    server = start("server", port=port, world_size=6)
+    server = start("server", port=port, world_size=6, grace=1.0)
     workers = [
         start("worker", port=port, rank=rank, world_size=6, options={"steps": 120 if rank < 4 else 100_000})
         for rank in range(1, 6)
     ]
-    for worker in workers[3:]:
+    for worker in workers:
         worker.event("step")
+    for worker in workers[3:]:
         time.sleep(when.random() / 4)
         worker.signal(signal.SIGKILL)
     assert [w.ends() for w in workers] == [0, 0, 0, -9, -9]
