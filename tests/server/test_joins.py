@@ -104,7 +104,7 @@ def test_a_token_must_be_held_by_both(
     with pytest.raises(AuthenticationError, match="token"):
         run.puppet(1, token=worker).join()
     run.puppet(1, token=server).join().worker.close()
-    assert "a worker was refused (token)" in log.text
+    _until(lambda: "a worker was refused (token)" in log.text)
     assert [w.outcome for w in run.end().workers] == ["finished"], "nothing was kept of the other"
     assert "right" not in log.text and "wrong" not in log.text, "secrets are not logged"
 
