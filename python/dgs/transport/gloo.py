@@ -47,12 +47,20 @@ class GlooLink(Link):
         ticket: the number under which worker and server meet.
         rank: 0 on the server, 1 on the worker.
         address: the local address for gloo, or a function of the worker's address that gives it.
+        devices: gloo's devices (a listening socket and a thread each) by address, shared by a process's links.
     """
 
     def __init__(
-        self, store: Store, run: str, ticket: int, rank: int, address: str | Callable[[str], str]
+        self,
+        store: Store,
+        run: str,
+        ticket: int,
+        rank: int,
+        address: str | Callable[[str], str],
+        devices: dict[str, Any] | None = None,
     ) -> None:
         self._store: Store | None = store
+        self._devices = {} if devices is None else devices
         self._run, self._ticket, self._rank, self._address = run, ticket, rank, address
         self._told = self._heard = 0
         self._group: Any = None
@@ -103,7 +111,9 @@ class GlooLink(Link):
         options._timeout = timeout
         prefix = self._key("session", session)
         try:
-            options._devices = [dist.ProcessGroupGloo.create_device(hostname=address)]
+            if address not in self._devices:
+                self._devices.setdefault(address, dist.ProcessGroupGloo.create_device(hostname=address))
+            options._devices = [self._devices[address]]
             self._group = self._on_store(
                 lambda store: dist.ProcessGroupGloo(dist.PrefixStore(prefix, store), self._rank, 2, options)
             )

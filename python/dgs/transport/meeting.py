@@ -7,6 +7,7 @@ import logging
 import socket
 import time
 from datetime import timedelta
+from typing import Any
 
 from ..bounded import within
 from ..errors import LinkClosedError, LinkTimeoutError, PortInUseError, ServerUnreachableError
@@ -37,6 +38,7 @@ class GlooListener(Listener):
         self, host: str, port: int, *, address: str | None = None, agent_run: str | None = None
     ) -> None:
         self._address, self._run = address, _prefix(agent_run)
+        self._devices: dict[str, Any] = {}
         if agent_run is not None:
             store: Store = _client(host, port, _STORE_TIMEOUT)
             self.port = port
@@ -63,7 +65,8 @@ class GlooListener(Listener):
         if store.add(_tickets(self._run), 0) <= self._seen:
             return None
         self._seen = store.add(_tickets_seen(self._run), 1)
-        return GlooLink(store.clone(), self._run, self._seen, SERVER, self._address or _beside)
+        address = self._address or _beside
+        return GlooLink(store.clone(), self._run, self._seen, SERVER, address, self._devices)
 
     def close(self) -> None:
         store, self._store = self._store, None
