@@ -35,12 +35,6 @@ def sources(module: str, root: Path = ROOT) -> list[str]:
     return sorted(path.relative_to(root).as_posix() for glob in SOURCES[module] for path in root.glob(glob))
 
 
-def headers(root: Path = ROOT) -> list[str]:
-    """List every header of csrc/: what an object depends on beyond its own source."""
-    found = (path for suffix in ("*.h", "*.cuh") for path in root.glob(f"csrc/**/{suffix}"))
-    return sorted(path.relative_to(root).as_posix() for path in found)
-
-
 def plain(names: Iterable[str], root: Path = ROOT) -> list[Extension]:
     """Return the modules without torch's flags: enough for metadata and an sdist, which need no torch."""
     return [Extension(f"dgs_ext.{name}", sources(name, root), language="c++") for name in names]

@@ -50,7 +50,7 @@ def test_torch_is_installed_before_anything_is_compiled(repository: Path, tmp_pa
         "pip install 'torch>=2.10'",
         "pip install --no-build-isolation -e",
         "ctest --test-dir",
-        "/pytest",
+        "bin/pytest",
     ]
     places = [plan.index(step) for step in steps]
     assert places == sorted(places)
