@@ -57,17 +57,24 @@ build: dgs_ext/build_info.json ## compile what has changed
 demo: build ## train on digits across processes, for every method; MODE, WORKERS, ... choose
 	$(bin)/python example/demo.py $(demo_flags)
 
+# $(call ctest,folder,options)
+define ctest
+	cmake -S . -B $(1) -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo $(2)
+	cmake --build $(1)
+	ctest --test-dir $(1) --output-on-failure
+endef
+
 test-cpp: $(stamp)-installed
 	@echo "== C++ tests (ctest)"
-	cmake -S . -B build/ctest -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo
-	cmake --build build/ctest
-	ctest --test-dir build/ctest --output-on-failure
+	$(call ctest,build/ctest)
 
 test: build test-cpp ## ctest and pytest; says what was skipped and why
 	@echo "== Python tests (pytest)"
 	$(bin)/pytest $(PYTEST)
 
-test-long: build test-cpp ## the same with the tests that take minutes each
+test-long: build test-cpp ## the same with sanitizers and the tests that take minutes each
+	@echo "== C++ tests under the address and undefined-behaviour sanitizers"
+	$(call ctest,build/ctest-sanitized,-DDGS_SANITIZE=ON)
 	$(bin)/pytest -m '' --timeout 1800 $(PYTEST)
 
 $(stamp)-lint: $(stamp)-installed
