@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from matplotlib.axes import Axes
 _COLOURS = ("#0b6e4f", "#c8553d", "#5c6b8a")
 _TEST: dict[str, Any] = {"marker": "o", "markersize": 3, "linewidth": 1.8}
 _TRAINING: dict[str, Any] = {"alpha": 0.45, "linewidth": 1}
-_SMOOTH = 0.25  # weight of the newest training loss
+_SMOOTH = 30.0  # steps
 
 
 @dataclass(frozen=True)
@@ -85,13 +86,13 @@ class Run:
         return times, np.array([e["loss"] for e in self.tests])
 
     def training_curve(self) -> tuple[np.ndarray, np.ndarray]:
-        """Times and smoothed losses on the workers' own batches."""
-        told = sorted(
-            (e["time"], e["loss"]) for events in self.training for e in events if e["loss"] is not None
-        )
-        times, losses = np.array(told).T
+        """Times, and losses on the workers' own batches, smoothed over some 30 steps."""
+        pairs = (pair for events in self.training for pair in pairwise(events) if pair[1]["loss"] is not None)
+        told = sorted((now["time"], now["loss"], now["steps"] - before["steps"]) for before, now in pairs)
+        times, losses, steps = np.array(told).T
+        newest = 1 - (1 - 1 / _SMOOTH) ** steps
         for i in range(1, len(losses)):
-            losses[i] = _SMOOTH * losses[i] + (1 - _SMOOTH) * losses[i - 1]
+            losses[i] = newest[i] * losses[i] + (1 - newest[i]) * losses[i - 1]
         return times, losses
 
 

@@ -90,3 +90,11 @@ def test_rates_and_bytes_are_those_of_all_workers(two_workers: Run) -> None:
     assert sent.tolist() == [8000.0, 8000.0 + 3000.0, 8000.0 + 6000.0 + 3000.0]
     row = [cell.strip() for cell in table([two_workers]).splitlines()[-1].split("|")[1:-1]]
     assert row == ["dgs, 2 workers", "99.0%", "100", "100 / 50", "40.0× / 80.0×"]
+
+
+def test_a_training_loss_weighs_as_much_as_its_steps(two_workers: Run) -> None:
+    times, losses = two_workers.training_curve()
+    assert times.tolist() == [104.0, 106.0]
+    assert losses.tolist() == [0.5, 0.5]
+    told = {"worker 1": [train(0.0, 0, None), train(1.0, 40, 1.0), train(2.0, 41, 31.0)]}
+    assert Run("sgd", told).training_curve()[1] == pytest.approx([1.0, 2.0])  # a thirtieth of the way to 31
