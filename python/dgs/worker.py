@@ -231,7 +231,7 @@ class Worker:
         if applied:
             self.sequence += 1
             self.traffic.exchanges += 1
-        self.traffic.staleness = int(meta.get("staleness", 0))
+        self.traffic.staleness = _count(meta, "staleness", 0)
         return Reply(applied, decoded)
 
     def entries(self, reply: Reply) -> tuple[Tensor, Tensor]:
@@ -314,7 +314,7 @@ class Worker:
         meta = protocol.parse_meta(decoded.meta)
         self.version = decoded.header.version
         self.done = self.done or decoded.header.done
-        self.active = max(1, int(meta.get("active", self.active)))
+        self.active = max(1, _count(meta, "active", self.active))
         return decoded, frame.numel()
 
     def _open(self) -> Link:
@@ -329,6 +329,14 @@ class Worker:
             heart.stop()
         if link is not None:
             link.close()
+
+
+def _count(meta: Mapping[str, Any], name: str, default: int) -> int:
+    """A number in a reply; ProtocolError when it is none."""
+    value = meta.get(name, default)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ProtocolError(f"a reply's {name} must be an integer of at least 0, got {value!r:.100}")
+    return value
 
 
 def _discard(met: tuple[Link, Welcome]) -> None:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 SECONDS = timedelta(seconds=5)
 OTHER_SHAPE = Layout([("bias", (7,)), ("weight", (40, 51)), ("last", (3, 5))])
+SUBSET = Layout([("bias", (7,)), ("last", (3, 5))], [("mean", "float32", (7,)), ("count", "int64", ())])
 OTHER_BUFFERS = Layout([("bias", (7,)), ("weight", (40, 50)), ("last", (3, 5))], [("mean", "float32", (8,))])
 
 
@@ -44,11 +45,12 @@ def log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
     ("code", "text", "wrong"),
     [
         ("layout", r"weight \[40, 50\] here, weight \[40, 51\] there", {"layout": OTHER_SHAPE}),
+        ("layout", "freeze the others on the server too", {"layout": SUBSET}),
         ("layout", "the buffers: .*8", {"layout": OTHER_BUFFERS}),
         ("method", "method dgs is dense, the server's dgs is sparse", {"dense": True}),
         ("rank", "rank 3 is not a worker's in a world of 3", {"rank": 3, "world_size": 9}),
     ],
-    ids=["shape", "buffers", "kind", "rank"],
+    ids=["shape", "subset", "buffers", "kind", "rank"],
 )
 def test_a_worker_that_does_not_fit_is_refused_on_both_sides(
     serve: Callable[..., Run], log: pytest.LogCaptureFixture, code: str, text: str, wrong: dict[str, Any]

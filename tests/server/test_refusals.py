@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from dgs import protocol, weights
-from dgs.errors import DivergedError, LinkClosedError, RefusedError, TransportError
+from dgs.errors import DivergedError, LinkClosedError, ProtocolError, RefusedError, TransportError
 from dgs_ext import wire
 from dgs_ext.wire import Codec, Kind
 
@@ -212,6 +212,22 @@ def test_buffers_that_do_not_fit_change_nothing(serve: Callable[..., Run]) -> No
     reasons = [w.reason for w in run.end().workers]
     assert "buffers of 3 bytes came, 36 were expected" in reasons[0]
     assert "buffer mean of worker 2 is not finite" in reasons[1]
+
+
+@pytest.mark.parametrize("name", ["active", "staleness"])
+@pytest.mark.parametrize("value", ["many", None, -1, 1.5, [2], True], ids=str)
+def test_a_reply_of_nonsense_is_a_protocol_error(
+    serve: Callable[..., Run],
+    random: torch.Generator,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    value: object,
+) -> None:
+    puppet = serve().puppet(1).join()
+    read = protocol.parse_meta
+    monkeypatch.setattr(protocol, "parse_meta", lambda data: read(data) | {name: value})
+    with pytest.raises(ProtocolError, match=f"a reply's {name} must be an integer of at least 0, got "):
+        puppet.push_some(random)
 
 
 def test_a_dropped_worker_rejoins_with_a_snapshot(

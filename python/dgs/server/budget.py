@@ -25,7 +25,7 @@ def predicted_bytes(layout: Layout, density: float, codec: Codec) -> float:
 
 
 class Budget:
-    """The counts of a pull, remembered per (active workers, density up, codecs).
+    """The counts of a pull, remembered per (active workers, density up, codecs). Used by all sessions' threads.
 
     Args:
         layout: the segments.
@@ -39,11 +39,12 @@ class Budget:
     def counts(self, active: int, density_up: float, up: Codec, down: Codec) -> Tensor:
         """k of every segment for a pull, int64 [S]."""
         key = (active, density_up, up, down)
-        if key not in self._known:
+        counts = self._known.get(key)
+        if counts is None:
             if len(self._known) > 256:  # a schedule that never repeats a density
                 self._known.clear()
-            self._known[key] = self._layout.counts(self._density or self._within(*key))
-        return self._known[key]
+            counts = self._known[key] = self._layout.counts(self._density or self._within(*key))
+        return counts
 
     def _within(self, active: int, density_up: float, up: Codec, down: Codec) -> float:
         wanted = min(1.0, active * density_up)

@@ -85,6 +85,9 @@ def _difference(layout: Layout, hello: Hello) -> str:
     ]
     found = layout.difference(shapes)
     if found:
-        return found + " (here the server, there the worker)"
+        cure = ""
+        if {name for name, _ in shapes} < {s.name for s in layout.segments}:
+            cure = ": to train only some, freeze the others on the server too, requires_grad_(False)"
+        return f"{found} (here the server, there the worker){cure}"
     mine = [[name, dtype, list(shape)] for name, dtype, shape in layout.buffers]
     return f"the buffers: {mine!r:.200} on the server, {hello.buffers!r:.200} on the worker"
