@@ -112,6 +112,17 @@ def check_parameter(name: str, parameter: Tensor) -> None:
         )
 
 
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The module inside torch.compile, DataParallel or DistributedDataParallel, whose names have no prefix."""
+    while True:
+        inner = getattr(model, "_orig_mod", None)  # torch.compile's; to import its class takes seconds
+        if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            inner = model.module
+        if not isinstance(inner, nn.Module):
+            return model
+        model = inner
+
+
 def trainable(model: nn.Module, only: Iterable[Tensor] | None = None) -> list[tuple[str, nn.Parameter]]:
     """The trainable parameters of `model` by name, tied ones once; of these, if given, those in `only`."""
     chosen = None if only is None else {id(p) for p in only}

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import math
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
@@ -18,10 +17,11 @@ from torch import Tensor, nn
 
 from . import config, local, transport
 from .errors import ConfigError, LayoutError, NotConnectedError
-from .layout import trainable
-from .methods import LOCAL
+from .hyper import check_group
+from .layout import trainable, unwrapped
+from .methods import LOCAL, METHODS
 from .replica import Replica
-from .schedules import Constant, DensitySchedule, check_density
+from .schedules import Constant, DensitySchedule
 from .threads import share_cores
 from .worker import Dial, Traffic
 
@@ -77,6 +77,7 @@ class GradientSGD(torch.optim.Optimizer):
         self._local_steps = 0
         self._model = model
         self._names = {id(p): name for name, p in model.named_parameters()} if model is not None else {}
+        _warn_of_ignored(self.settings, self.param_groups)
         if self.settings.mode == LOCAL:
             share_cores(self.settings, server=False)
             return
@@ -92,13 +93,11 @@ class GradientSGD(torch.optim.Optimizer):
             )
         if self._model is None:
             raise ConfigError("model=… is needed: it names the parameters and holds the buffers")
-        named = self._named_parameters(self._model)
+        model = unwrapped(self._model)
+        named = self._named_parameters(model)
         share_cores(settings, server=False)
         dial = dial or functools.partial(_dial, settings)
-        replica = Replica(self._model, named, self.param_groups, settings, schedule, dial)
-        if not replica.method.uses_momentum and any(g["momentum"] for g in self.param_groups):
-            warnings.warn(f"momentum has no part in mode {settings.mode} and is ignored", stacklevel=4)
-        return replica
+        return Replica(model, named, self.param_groups, settings, schedule, dial)
 
     def _named_parameters(self, model: nn.Module) -> list[tuple[str, nn.Parameter]]:
         mine = [p for group in self.param_groups for p in group["params"] if p.requires_grad]
@@ -144,7 +143,10 @@ class GradientSGD(torch.optim.Optimizer):
             return loss
         if replica is not None:
             replica.step(self.param_groups)
-        elif local.finite(self.param_groups, self._names, self.settings):
+            return loss
+        for group in self.param_groups:
+            check_group(group)
+        if local.finite(self.param_groups, self._names, self.settings):
             local.step(self.param_groups, self.state, nesterov=self.settings.nesterov)
             self._local_steps += 1
         return loss
@@ -172,8 +174,8 @@ class GradientSGD(torch.optim.Optimizer):
             if replica is None:
                 yield self._model
             else:
-                with replica.server_model() as shown:
-                    yield shown
+                with replica.server_model():
+                    yield self._model
         finally:
             self._showing = False
 
@@ -184,7 +186,13 @@ class GradientSGD(torch.optim.Optimizer):
                 "the layout is fixed once the optimizer is made: give all parameters to its constructor"
             )
         super().add_param_group(param_group)
-        _check_group(self.param_groups[-1])
+        check_group(self.param_groups[-1])
+
+    def __getstate__(self) -> dict[str, Any]:
+        """ConfigError: a session with the server cannot be copied."""
+        raise ConfigError(
+            "GradientSGD cannot be copied or pickled: save state_dict(), and give it to load_state_dict() of another"
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """torch's state_dict, with each parameter's velocity and residual under `state`."""
@@ -206,7 +214,7 @@ class GradientSGD(torch.optim.Optimizer):
         """
         groups = [_DEFAULTS | group for group in state_dict["param_groups"]]
         for group in groups:
-            _check_group(group)
+            check_group(group)
         parts = [] if self._replica is None else list(self._saved(self._replica, state_dict["state"]))
         super().load_state_dict({**state_dict, "param_groups": groups})
         if self._replica is None:
@@ -305,16 +313,16 @@ def _dial(settings: config.Settings, timeout: timedelta) -> transport.Link:
     )
 
 
-def _check_group(group: dict[str, Any]) -> None:
-    lr, momentum, decay, density = (group[k] for k in ("lr", "momentum", "weight_decay", "density"))
-    if not 0 <= float(lr) < math.inf:
-        raise ConfigError(f"lr must be at least 0 and finite, got {lr}")
-    if not 0 <= momentum < 1:
-        raise ConfigError(f"momentum must be in [0, 1), got {momentum}")
-    if not 0 <= decay < math.inf:
-        raise ConfigError(f"weight_decay must be at least 0 and finite, got {decay}")
-    if density is not None:
-        check_density(density)
+def _warn_of_ignored(settings: config.Settings, groups: list[dict[str, Any]]) -> None:
+    used = {"momentum", "nesterov"} if settings.mode == LOCAL else METHODS[settings.mode].uses
+    given = {
+        "momentum": any(g["momentum"] for g in groups),
+        "nesterov": settings.nesterov,
+        "clip": settings.clip is not None,
+    }
+    for name, is_given in given.items():
+        if is_given and name not in used:
+            warnings.warn(f"{name} has no part in mode {settings.mode} and is ignored", stacklevel=3)
 
 
 __all__ = ["GradientSGD"]

@@ -93,9 +93,7 @@ class Weights:
     def _publish(self) -> None:
         with torch.no_grad():
             for p, master in zip(self.parameters, self.masters, strict=True):
-                if _is_master(p):
-                    torch.autograd.graph.increment_version(p)
-                else:
+                if not _is_master(p):  # a master has been written itself, and autograd knows
                     p.copy_(master.view(p.shape))
         self._mark()
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from fractions import Fraction
 
 import pytest
@@ -14,7 +15,7 @@ from torch import nn
 
 from dgs import Layout
 from dgs.errors import LayoutError
-from dgs.layout import kept, trainable
+from dgs.layout import kept, trainable, unwrapped
 
 TENSORS = [("conv", (64, 3, 5, 5)), ("bias", (5000,)), ("small", (31, 33)), ("gain", ()), ("none", (0, 7))]
 
@@ -110,3 +111,15 @@ def test_tied_parameters_are_laid_out_once_and_frozen_ones_not_at_all() -> None:
     model[2].register_parameter("count", nn.Parameter(torch.zeros(3, dtype=torch.int64), requires_grad=False))
     assert [name for name, _ in trainable(model)] == ["0.weight", "0.bias", "1.bias"]
     assert [name for name, _ in trainable(model, [model[1].bias])] == ["1.bias"]
+
+
+@pytest.mark.parametrize("wrap", [torch.compile, nn.DataParallel], ids=lambda f: f.__name__)
+def test_wrappers_are_taken_off(
+    wrap: Callable[[nn.Module], nn.Module], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)  # DataParallel moves the model there
+    model = nn.Sequential(nn.Linear(2, 2))
+    assert unwrapped(model) is model
+    assert unwrapped(wrap(model)) is model and unwrapped(wrap(nn.DataParallel(model))) is model
+    model.module = nn.Linear(2, 2)
+    assert unwrapped(model) is model, "a part of that name is no wrapper"

@@ -3,7 +3,11 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
+import warnings
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,6 +16,7 @@ from fleet import Fleet, Vectors, set_grads
 from torch import Tensor, nn
 
 from dgs import GradientSGD
+from dgs.config import MODES
 from dgs.errors import ConfigError, LayoutError
 
 SHAPES = {"matrix": (40, 50), "table": (60, 30), "bias": (50,)}
@@ -85,6 +90,74 @@ def test_a_group_cannot_be_added_afterwards() -> None:
     assert len(optimizer.param_groups) == 1
 
 
-def test_momentum_where_it_has_no_part_is_a_warning() -> None:
-    with pytest.warns(UserWarning, match="momentum has no part in mode gd"):
-        unconnected(Vectors(tensors(1)), mode="gd", momentum=0.9)
+@pytest.mark.parametrize(
+    ("hyper", "message"),
+    [
+        ({"lr": -1.0}, "lr must be at least 0 and finite, got -1.0"),
+        ({"lr": math.nan}, "lr must be at least 0 and finite, got nan"),
+        ({"momentum": 1.5}, r"momentum must be in \[0, 1\), got 1.5"),
+        ({"weight_decay": -1.0}, "weight_decay must be at least 0 and finite, got -1.0"),
+        ({"density": 2.0}, r"density must be in \(0, 1\], got 2.0"),
+        ({"density": -1.0}, r"density must be in \(0, 1\], got -1.0"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("mode", ["dgs", "sgd"])
+def test_values_set_after_construction_are_checked_by_the_next_step(
+    mode: str, hyper: dict[str, float], message: str
+) -> None:
+    model = Vectors(tensors(1))
+    with Fleet(Vectors(tensors(0))) as fleet:
+        worker = fleet.join(model, lr=0.5, mode=mode)
+        good = {name: worker.param_groups[0][name] for name in hyper}
+        set_grads(model, tensors(2))
+        worker.step()
+        before = {name: p.detach().clone() for name, p in model.named_parameters()}
+        worker.param_groups[0].update(hyper)
+        for _ in range(2):
+            with pytest.raises(ConfigError, match=message):
+                worker.step()
+        assert worker.version == 1
+        assert all(torch.equal(p.detach(), before[name]) for name, p in model.named_parameters())
+        worker.param_groups[0].update(good)
+        worker.step()
+        assert worker.version == 2
+
+
+@pytest.mark.parametrize("density", [3.0, 0.0, math.nan])
+def test_a_schedules_density_is_checked(density: float) -> None:
+    model = Vectors(tensors(1))
+    with Fleet(Vectors(tensors(0))) as fleet:
+        worker = fleet.join(model, schedule=lambda version, _: density if version else 0.5)
+        set_grads(model, tensors(2))
+        worker.step()
+        text = rf"the schedule's density at version 1 must be in \(0, 1\], got {density}"
+        with pytest.raises(ConfigError, match=text):
+            worker.step()
+        assert fleet.state.version == 1
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_what_has_no_part_in_a_mode_is_a_warning(mode: str) -> None:
+    used = {
+        "dgs": {"momentum"}, "dgc": {"momentum", "nesterov", "clip"}, "gd": set(), "asgd": set(),
+        "sgd": {"momentum", "nesterov"},
+    }  # fmt: skip
+    for name, value in {"momentum": 0.9, "nesterov": True, "clip": 1.0}.items():
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            unconnected(Vectors(tensors(1)), mode=mode, **{name: value})
+        said = [(str(w.message), w.filename) for w in caught]
+        expected = f"{name} has no part in mode {mode} and is ignored"
+        assert said == ([] if name in used[mode] else [(expected, __file__)])
+
+
+@pytest.mark.parametrize("mode", ["dgs", "sgd"])
+@pytest.mark.parametrize("way", [copy.copy, copy.deepcopy, pickle.dumps], ids=lambda f: f.__name__)
+def test_a_copy_says_that_there_is_state_dict(way: Callable[[Any], Any], mode: str) -> None:
+    optimizer = unconnected(Vectors(tensors(1)), mode=mode)
+    with pytest.raises(ConfigError, match=r"cannot be copied or pickled: save state_dict\(\)"):
+        way(optimizer)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1)
+    assert copy.deepcopy(scheduler.state_dict())["last_epoch"] == 0
+    optimizer.load_state_dict(pickle.loads(pickle.dumps(optimizer.state_dict())))

@@ -13,7 +13,7 @@ import torch
 from fleet import Fleet, Vectors, same_bits, set_grads, state_of, weights_of
 from torch import Tensor, nn
 
-from dgs import GradientSGD, WarmUp
+from dgs import GradientSGD, Layout, WarmUp
 from dgs.errors import NotConnectedError
 
 SHAPES = {"matrix": (40, 50), "table": (60, 30), "bias": (50,)}
@@ -233,3 +233,37 @@ def test_nothing_keeps_an_optimizer_alive_that_is_dropped_without_close() -> Non
 def test_its_signature_is_the_one_that_users_know() -> None:
     names = list(inspect.signature(GradientSGD.__init__).parameters)[1:7]
     assert names == ["params", "lr", "model", "momentum", "weight_decay", "args"]
+
+
+def test_the_clip_of_dgc_is_by_the_workers_of_the_last_reply() -> None:
+    models = [Vectors(tensors(1)) for _ in range(2)]
+    with Fleet(Vectors(tensors(0)), mode="dgc", density=1.0, clip=1.0) as fleet:
+        one, _ = (fleet.join(model) for model in models)
+        numel, fingerprint = fleet.state.layout.numel, fleet.state.layout.fingerprint
+        norms = []
+        for seed in (2, 3):
+            set_grads(models[0], tensors(seed))
+            one.step()
+            norms.append(float(fleet.taps[0].last_push(numel, fingerprint).norm()))
+        assert norms == pytest.approx([1.0, 1 / math.sqrt(2)], rel=1e-4), "alone when it joined"
+
+
+def test_k_is_not_computed_anew_when_only_the_rate_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, calls = Vectors(tensors(1)), []
+    count = Layout.counts
+
+    def counted(densities: Any) -> Tensor:
+        calls.append(densities)
+        return count(layout, densities)
+
+    with Fleet(Vectors(tensors(0)), density_down=0.5) as fleet:
+        worker = fleet.join(model, lr=0.1)
+        layout = worker._replica.layout
+        monkeypatch.setattr(layout, "counts", counted)
+        for density in (0.1, 0.2):
+            worker.param_groups[0]["density"] = density
+            for lr in (0.3, 0.2, 0.1):
+                worker.param_groups[0]["lr"] = lr
+                set_grads(model, tensors(2))
+                worker.step()
+        assert calls == [[0.1] * 3, [0.2] * 3]

@@ -284,3 +284,44 @@ def test_empty_and_scalar_tensors(mode: str, shapes: dict[str, tuple[int, ...]])
             set_grads(model, {name: torch.ones(shape) for name, shape in shapes.items()})
             worker.step()
         assert bool((model.bias == -1.5).all())
+
+
+@pytest.mark.parametrize("wrap", [torch.compile, nn.DataParallel], ids=lambda f: f.__name__)
+def test_a_wrapped_model_is_the_one_inside(
+    wrap: Callable[[nn.Module], nn.Module], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)  # DataParallel moves the model there
+    model = network(1)
+    with Fleet(network(0)) as fleet:
+        wrapped = wrap(model)
+        worker = fleet.join(wrapped, lr=0.1)
+        assert torch.equal(weights_of(worker), fleet.state.theta)
+        backward(model, 2)
+        worker.step()
+        assert fleet.state.version == 1
+        with worker.server_model() as shown:
+            assert shown is wrapped
+
+
+def test_the_last_buffers_are_sent_by_close() -> None:
+    model = network(1)
+    with Fleet(network(0), buffers_every=1000) as fleet:
+        worker = fleet.join(model, lr=0.1)
+        backward(model, 2)
+        worker.step()
+        mean = model[1].running_mean.clone()
+        assert not torch.equal(fleet.buffers.current()["1.running_mean"], mean), "not due yet"
+        worker.close()
+    assert torch.equal(fleet.buffers.current()["1.running_mean"], mean)
+
+
+@pytest.mark.parametrize("mode", ["dgs", "asgd"])
+def test_autograd_knows_that_a_step_has_written_the_weights(mode: str) -> None:
+    model = Vectors(tensors(1))
+    with Fleet(Vectors(tensors(0)), mode=mode) as fleet:
+        worker = fleet.join(model, lr=0.1)
+        loss = model.matrix.square().sum()
+        set_grads(model, tensors(2))
+        worker.step()
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            loss.backward()

@@ -20,7 +20,7 @@ class ASGD(Method):
 
     name = "asgd"
     dense = True
-    uses_momentum = False
+    uses = frozenset()
 
     def __init__(self, layout: Layout, device: torch.device) -> None:
         super().__init__(layout, device)

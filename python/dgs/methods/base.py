@@ -44,7 +44,7 @@ class Method(ABC):
 
     name: ClassVar[str]
     dense: ClassVar[bool] = False
-    uses_momentum: ClassVar[bool] = True
+    uses: ClassVar[frozenset[str]] = frozenset({"momentum"})  # of momentum, nesterov and clip
 
     def __init__(self, layout: Layout, device: torch.device) -> None:
         self.layout, self.device = layout, device

@@ -33,6 +33,7 @@ class DGC(Method):
     """
 
     name = "dgc"
+    uses = frozenset({"momentum", "nesterov", "clip"})
 
     def __init__(
         self,

@@ -14,7 +14,7 @@ class GradientDropping(VelocityMethod):
 
     name = "gd"
     state_name = "residual"
-    uses_momentum = False
+    uses = frozenset()
 
     def keep(self, hyper: Hyper) -> Tensor:
         return torch.ones_like(hyper.momentum)
