@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import json
 import queue
+import signal
 import socket
 import subprocess
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def free_port() -> int:
 def run(
     commands: Mapping[str, Sequence[str]], logs: Path, seen: Callable[[str, Event], None]
 ) -> dict[str, list[Event]]:
-    """Runs one process per command and returns what each told, once all have succeeded.
+    """Runs one process per command and returns what each told, once all have succeeded. In the main thread only.
 
     Args:
         commands: an argument list for each child's name.
@@ -50,10 +51,11 @@ def run(
         children: dict[str, subprocess.Popen[str]] = {}
         for name, command in commands.items():
             log = stack.enter_context(_log(logs, name).open("w"))
-            child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
-            listener = threading.Thread(target=_listen, args=(name, child, told), daemon=True)
-            listener.start()
-            stack.callback(_end, child, listener)
+            with _signals_held():
+                child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+                listener = threading.Thread(target=_listen, args=(name, child, told), daemon=True)
+                listener.start()
+                stack.callback(_end, child, listener)
             children[name] = child
         running = set(children)
         while running:
@@ -67,6 +69,21 @@ def run(
             if code:
                 raise ChildError(_last_words(name, code, _log(logs, name)))
     return events
+
+
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """Makes Ctrl-C and SIGTERM wait until a child that is being started is one that will be ended."""
+    came: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    handlers = {number: signal.signal(number, lambda n, _: came.append(n)) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for number in came:
+            signal.raise_signal(number)
 
 
 def _listen(name: str, child: subprocess.Popen[str], told: queue.Queue[tuple[str, str | None]]) -> None:
