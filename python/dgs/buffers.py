@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A model's buffers (batch-norm statistics) as bytes, and their average over the workers."""
+"""What travels beside the trained parameters: a model's buffers (batch-norm statistics) and frozen parameters."""
 
 from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,19 @@ def of(model: nn.Module) -> dict[str, Tensor]:
     """The persistent buffers of `model` by name, those that `state_dict()` would save, shared ones once."""
     saved = model.state_dict(keep_vars=True)
     return {name: buffer for name, buffer in model.named_buffers() if name in saved}
+
+
+def frozen(model: nn.Module, trained: Collection[str]) -> dict[str, Tensor]:
+    """The parameters of `model` that are not among the `trained`, by name."""
+    return {n: p for n, p in model.named_parameters() if n not in trained}
+
+
+def frozen_spec(model: nn.Module, trained: Collection[str]) -> list[tuple[str, str, tuple[int, ...]]]:
+    """(name, dtype, shape) of each frozen parameter; floating-point ones travel as float32."""
+    return [
+        (n, "float32" if p.is_floating_point() else str(p.dtype).removeprefix("torch."), tuple(p.shape))
+        for n, p in frozen(model, trained).items()
+    ]
 
 
 def spec(model: nn.Module) -> list[tuple[str, str, tuple[int, ...]]]:
@@ -52,10 +65,11 @@ def unpack(data: Tensor, spec: Spec) -> dict[str, Tensor]:
 
 
 def load(model: nn.Module, values: Mapping[str, Tensor]) -> None:
-    """Copies `values` into the buffers of `model`."""
+    """Copies those of `values` that are buffers or parameters of `model` into it."""
     with torch.no_grad():
-        for name, buffer in of(model).items():
-            buffer.copy_(values[name])
+        for name, tensor in (*of(model).items(), *model.named_parameters()):
+            if name in values:
+                tensor.copy_(values[name])
 
 
 class BufferStore:
@@ -65,32 +79,41 @@ class BufferStore:
         spec: the buffers.
         values: the server's own, which stand until a worker has sent some.
         policy: "mean" over the workers (integers: the greatest), "first" (the lowest rank's) or "none".
+        frozen: the parameters that nobody trains, packed, which every worker is sent once.
     """
 
-    def __init__(self, spec: Spec, values: Mapping[str, Tensor], policy: str) -> None:
+    def __init__(
+        self, spec: Spec, values: Mapping[str, Tensor], policy: str, frozen: Tensor | None = None
+    ) -> None:
         self.spec, self._policy = spec, policy
+        self.frozen = torch.empty(0, dtype=torch.uint8) if frozen is None else frozen
         self._lock = threading.Lock()
         self._own = {name: v.detach().cpu().clone() for name, v in values.items()}
         self._latest: dict[int, dict[str, Tensor]] = {}
+        self._gone: set[int] = set()  # ranks that died, whose statistics no longer count beside others'
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all buffers."""
-        return sum(sizes(self.spec))
+        """Bytes of all that travels here."""
+        return sum(sizes(self.spec)) + self.frozen.numel()
 
     def update(self, rank: int, data: Tensor) -> None:
         """Takes the buffers of a worker. Raises ProtocolError and changes nothing when they do not fit."""
         values = unpack(data, self.spec)
-        for name, value in values.items():
-            if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-                raise ProtocolError(f"buffer {name} of worker {rank} is not finite")
         with self._lock:
             self._latest[rank] = values
+            self._gone.discard(rank)
+
+    def forget(self, rank: int) -> None:
+        """The worker died: what it sent last counts only as long as there is nothing of another."""
+        with self._lock:
+            self._gone.add(rank)
 
     def current(self) -> dict[str, Tensor]:
         """The buffers by the policy."""
         with self._lock:
-            latest = [self._latest[rank] for rank in sorted(self._latest)]
+            ranks = sorted(self._latest.keys() - self._gone) or sorted(self._latest)
+            latest = [self._latest[rank] for rank in ranks]
         if not latest or self._policy == "none":
             return self._own
         if self._policy == "first":
@@ -102,7 +125,12 @@ class BufferStore:
 
 
 def _together(values: list[Tensor]) -> Tensor:
-    stacked = torch.stack(values)
-    if stacked.is_floating_point():
-        return stacked.double().mean(0).to(stacked.dtype)
-    return stacked.amax(0)
+    """The mean of those that are finite (all, if none is: a mask of -inf); the greatest of integers and booleans."""
+    first = values[0]
+    if first.is_complex():
+        return torch.stack(values).to(torch.complex128).mean(0).to(first.dtype)
+    if first.is_floating_point():
+        wide = [v.double() for v in values]
+        finite = [v for v in wide if bool(v.isfinite().all())]
+        return torch.stack(finite).mean(0).to(first.dtype) if finite else first
+    return torch.stack([v.to(torch.int64) for v in values]).amax(0).to(first.dtype)

@@ -36,6 +36,7 @@ class Layout:
     Args:
         tensors: (name, shape) in the order of `named_parameters()`, tied tensors once.
         buffers: (name, dtype, shape) of the buffers that travel beside them.
+        frozen: the same of the parameters that nobody trains, which a worker receives once.
         dense_below: tensors of fewer elements than this are sent whole, as are those of fewer than two dimensions.
         compress_all: no tensor is sent whole, as in the papers.
     """
@@ -44,6 +45,7 @@ class Layout:
         self,
         tensors: Iterable[tuple[str, Sequence[int]]],
         buffers: Iterable[tuple[str, str, Sequence[int]]] = (),
+        frozen: Iterable[tuple[str, str, Sequence[int]]] = (),
         *,
         dense_below: int = 1024,
         compress_all: bool = False,
@@ -57,6 +59,7 @@ class Layout:
             raise LayoutError("the model has no trainable parameters: nothing to exchange")
         self.segments = tuple(segments)
         self.buffers = tuple((name, dtype, tuple(shape)) for name, dtype, shape in buffers)
+        self.frozen = tuple((name, dtype, tuple(shape)) for name, dtype, shape in frozen)
         self.numel = offset
         self.offsets = torch.tensor([s.offset for s in segments] + [offset], dtype=torch.int64)
         self.whole = tuple(
@@ -66,7 +69,8 @@ class Layout:
 
     def _text(self) -> bytes:
         lines = [f"{s.name}\t{','.join(map(str, s.shape))}" for s in self.segments]
-        lines += [f"{name}\t{dtype}\t{','.join(map(str, shape))}" for name, dtype, shape in self.buffers]
+        for name, dtype, shape in (*self.buffers, *self.frozen):
+            lines.append(f"{name}\t{dtype}\t{','.join(map(str, shape))}")
         return "\n".join(lines).encode()
 
     def counts(self, densities: float | Sequence[float]) -> Tensor:

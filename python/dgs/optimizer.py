@@ -118,7 +118,7 @@ class GradientSGD(torch.optim.Optimizer):
             return
         self._replica.connect()
         self._connected = True
-        self._farewell = weakref.finalize(self, self._replica.session.close_at_exit)
+        self._farewell = weakref.finalize(self, self._replica.farewell)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:

@@ -76,6 +76,7 @@ class Replica:
         self.layout = Layout(
             [(name, tuple(p.shape)) for name, p in named],
             module_buffers.spec(model),
+            module_buffers.frozen_spec(model, {name for name, _ in named}),
             dense_below=settings.dense_below,
             compress_all=settings.compress_all,
         )
@@ -197,14 +198,23 @@ class Replica:
         session = self.session
         if reply.decoded.form == "bytes":
             raise ProtocolError("a PULL frame holds bytes, not values")
+        if self.method.dense and reply.decoded.form != "dense":
+            raise ProtocolError(
+                f"a PULL frame of mode {self._settings.mode} holds a difference, not the model"
+            )
         if self.method.dense:
             self.weights.load(session.values(reply))
         elif reply.decoded.form == "sparse":
             self.weights.add_sparse(*session.entries(reply))
         else:
             self.weights.add_dense(session.values(reply))
-        if reply.applied and session.traffic.exchanges % self._settings.buffers_every == 0:
+        if reply.applied and self._buffers_due(session.traffic.exchanges):
             self.send_buffers()
+
+    def _buffers_due(self, exchanges: int) -> bool:
+        """Every n exchanges, and before the first n after 1, 2, 4, …: initial statistics are good for nothing."""
+        every = self._settings.buffers_every
+        return exchanges % every == 0 or (exchanges < every and exchanges & (exchanges - 1) == 0)
 
     def _load(self, model: Model) -> None:
         self.weights.load(model.theta)
@@ -219,11 +229,20 @@ class Replica:
             except TransportError as error:
                 log.warning("the buffers did not reach the server: %s", error)
 
+    def farewell(self) -> None:
+        """The buffers and the goodbye of a worker that ends without `close`."""
+        if not self.session.connected:
+            return
+        if not self.session.ends_by_error():
+            self.send_buffers()
+        self.session.close_at_exit()
+
     @contextmanager
     def server_model(self) -> Iterator[nn.Module]:
         """Shows the server's parameters and buffers in the model; then puts this worker's back, bit for bit."""
         self._recover()
         self._check_unaltered()
+        self.send_buffers()
         try:
             seen = self.session.look()
         except (TransportError, FrameError) as error:

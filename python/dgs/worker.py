@@ -61,7 +61,7 @@ class Traffic:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """The server's parameters float32 [N] and buffers, at a version. `theta` is valid until the next frame."""
+    """The server's parameters float32 [N] and buffers, at a version; of a join, the frozen parameters as well."""
 
     version: int
     theta: Tensor
@@ -103,7 +103,8 @@ class Worker:
 
     @property
     def connected(self) -> bool:
-        return self._link is not None
+        """Whether there is a session, and this process (not one forked from it) has it."""
+        return self._link is not None and os.getpid() == self._process
 
     def join(self, timeout: timedelta) -> Model:
         """Joins the run and returns the weights to start from: the server's mirror of this worker is their copy.
@@ -186,7 +187,7 @@ class Worker:
             ServerLostError: the server did not take this worker back within `rejoin_timeout`.
         """
         self._hang_up()
-        before = self.sequence
+        before, version = self.sequence, self.version
         deadline = time.monotonic() + self.settings.rejoin_timeout
         while True:
             left = max(0.0, deadline - time.monotonic())
@@ -200,7 +201,15 @@ class Worker:
                         f"{self.settings.rejoin_timeout:g} s: {error}"
                     ) from error
                 time.sleep(0.2)
-        log.warning("joined the server again at version %d, with a fresh snapshot", self.version)
+        if self.version < version:
+            log.warning(
+                "another server answers: it is at version %d and this worker was at %d; training goes on from its "
+                "weights, and schedules that follow the version go back with it",
+                self.version,
+                version,
+            )
+        else:
+            log.warning("joined the server again at version %d, with a fresh snapshot", self.version)
         assert self.welcome is not None
         self.sequence = self.welcome.applied
         return self.welcome.applied > before, model
@@ -258,7 +267,7 @@ class Worker:
 
     def close(self, outcome: str = "finished", reason: str = "") -> None:
         """Says goodbye and frees the link, its threads and sockets."""
-        if self._link is None or os.getpid() != self._process:
+        if self._link is None or not self.connected:
             return
         try:
             header = self._header(Kind.GOODBYE, Codec.BYTES, self.sequence)
@@ -272,24 +281,30 @@ class Worker:
 
     def close_at_exit(self) -> None:
         """The goodbye of a process that ends without `close`: failed if an exception ended it."""
-        error = getattr(sys, "last_value", None)
-        if error is None:
-            self.close()
+        if self.ends_by_error():
+            self.close("failed", repr(sys.last_value))
         else:
-            self.close("failed", repr(error))
+            self.close()
+
+    @staticmethod
+    def ends_by_error() -> bool:
+        """Whether an uncaught exception is ending the process; `sys.exit` with any status is none."""
+        return getattr(sys, "last_value", None) is not None
 
     def _snapshot(self, mirror: bool) -> Model:
         header = self._header(Kind.REQUEST, Codec.BYTES, self.sequence)
         self._send(self._packer.opaque(header, protocol.meta(mirror=mirror)))
-        decoded, length = self._receive(Kind.SNAPSHOT)
-        theta = self._packer.values(decoded)
+        packer = Packer(self.layout)  # of its own: a dense model's room is not kept for sparse replies
+        decoded, length = self._receive(Kind.SNAPSHOT, packer)
+        theta = packer.values(decoded)
         if mirror:
             self._held = self.version
         packed, more = self._receive(Kind.BUFFERS)
         self.traffic.other_bytes += length + more
         if packed.body is None:
             raise ProtocolError("a BUFFERS frame came without bytes")
-        return Model(decoded.header.version, theta, buffers.unpack(packed.body, self.layout.buffers))
+        spec = (*self.layout.buffers, *self.layout.frozen) if mirror else self.layout.buffers
+        return Model(decoded.header.version, theta, buffers.unpack(packed.body, spec))
 
     def _header(self, kind: Kind, codec: Codec, sequence: int) -> Header:
         return Header(
@@ -304,9 +319,9 @@ class Worker:
     def _send(self, frame: Tensor) -> None:
         self._open().send(frame, self._timeout)
 
-    def _receive(self, expected: Kind) -> tuple[Decoded, int]:
+    def _receive(self, expected: Kind, packer: Packer | None = None) -> tuple[Decoded, int]:
         frame = self._open().receive(self._timeout)
-        decoded = self._packer.decode(frame)
+        decoded = (packer or self._packer).decode(frame)
         if decoded.header.kind == Kind.ERROR:
             protocol.raise_refusal(protocol.parse_meta(decoded.meta))
         if decoded.header.kind != expected:

@@ -73,9 +73,10 @@ def test_parameters_that_cannot_be_trained() -> None:
 
 
 def test_integer_parameters_are_left_alone() -> None:
-    model = Vectors(tensors(1))
-    model.register_parameter("steps", nn.Parameter(torch.arange(3), requires_grad=False))
-    with Fleet(Vectors(tensors(0))) as fleet:
+    model, served = Vectors(tensors(1)), Vectors(tensors(0))
+    for net in (model, served):
+        net.register_parameter("steps", nn.Parameter(torch.arange(3), requires_grad=False))
+    with Fleet(served) as fleet:
         worker = fleet.join(model)
         set_grads(model, tensors(2))
         worker.step()

@@ -307,8 +307,9 @@ def test_the_last_buffers_are_sent_by_close() -> None:
     model = network(1)
     with Fleet(network(0), buffers_every=1000) as fleet:
         worker = fleet.join(model, lr=0.1)
-        backward(model, 2)
-        worker.step()
+        for seed in (2, 3, 4):
+            backward(model, seed)
+            worker.step()
         mean = model[1].running_mean.clone()
         assert not torch.equal(fleet.buffers.current()["1.running_mean"], mean), "not due yet"
         worker.close()

@@ -219,9 +219,51 @@ def test_buffers_that_do_not_fit_are_refused() -> None:
     store.update(1, _packed(4.0, 10))
     with pytest.raises(ProtocolError, match="buffers of 19 bytes came, 20 were expected"):
         store.update(1, _packed(5.0, 10)[:-1])
-    with pytest.raises(ProtocolError, match="buffer mean of worker 1 is not finite"):
-        store.update(1, _packed(float("nan"), 10))
     assert store.current()["mean"][0] == 4.0
+
+
+def test_statistics_that_are_not_finite_are_left_out_of_the_mean() -> None:
+    store = _store("mean")
+    store.update(1, _packed(float("nan"), 10))
+    store.update(2, _packed(2.0, 5))
+    assert store.current()["mean"][0] == 2.0 and int(store.current()["count"]) == 10
+
+
+def test_a_mask_of_minus_infinity_stays_one() -> None:
+    store = _store("mean")
+    for rank in (1, 2):
+        store.update(rank, _packed(-float("inf"), 10))
+    assert store.current()["mean"].tolist() == [-float("inf")] * 3
+
+
+@pytest.mark.parametrize(
+    ("values", "together"),
+    [
+        (torch.tensor([[1 + 2j], [3 - 2j]]), 2 + 0j),
+        (torch.tensor([[7], [9]], dtype=torch.uint16), 9),
+        (torch.tensor([[True], [False]]), True),
+        (torch.tensor([[1.0], [2.0]], dtype=torch.bfloat16), 1.5),
+    ],
+    ids=["complex64", "uint16", "bool", "bfloat16"],
+)
+def test_buffers_of_every_kind_come_together(values: Tensor, together: object) -> None:
+    spec = [("b", str(values.dtype).removeprefix("torch."), (1,))]
+    store = BufferStore(spec, {"b": values[0]}, "mean")
+    for rank, value in enumerate(values):
+        store.update(rank + 1, pack({"b": value}, spec))
+    now = store.current()["b"]
+    assert now.dtype == values.dtype and now.item() == together
+
+
+def test_the_statistics_of_the_dead_count_only_where_there_are_no_others() -> None:
+    store = _store("mean")
+    store.update(1, _packed(1000.0, 10))
+    store.forget(1)
+    assert store.current()["mean"][0] == 1000.0, "better than none"
+    store.update(2, _packed(2.0, 10))
+    assert store.current()["mean"][0] == 2.0
+    store.update(1, _packed(4.0, 10))
+    assert store.current()["mean"][0] == 3.0, "it has come back"
 
 
 def test_a_model_without_buffers_sends_none() -> None:

@@ -200,18 +200,13 @@ def test_an_honest_oversized_frame_leaves_the_server_alive(
 
 def test_buffers_that_do_not_fit_change_nothing(serve: Callable[..., Run]) -> None:
     run = serve()
-    for rank, body in (
-        (1, torch.zeros(3, dtype=torch.uint8)),
-        (2, torch.full((36,), 255, dtype=torch.uint8)),
-    ):
-        puppet = run.puppet(rank).join()
-        puppet.worker.send_buffers(body)
-        with pytest.raises(LinkClosedError):
-            puppet.link.receive(SECONDS)
+    puppet = run.puppet(1).join()
+    puppet.worker.send_buffers(torch.zeros(3, dtype=torch.uint8))
+    with pytest.raises(LinkClosedError):
+        puppet.link.receive(SECONDS)
     assert torch.equal(run.buffers.current()["mean"], torch.zeros(7))
     reasons = [w.reason for w in run.end().workers]
     assert "buffers of 3 bytes came, 36 were expected" in reasons[0]
-    assert "buffer mean of worker 2 is not finite" in reasons[1]
 
 
 @pytest.mark.parametrize("name", ["active", "staleness"])

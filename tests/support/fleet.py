@@ -14,10 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from dgs import GradientSGD, config
-from dgs import buffers as module_buffers
-from dgs.buffers import BufferStore
 from dgs.methods import METHODS
-from dgs.server import Report, Server, ServerState, layout_of
+from dgs.server import Report, Server, ServerState, layout_of, store_of
 from dgs.server.state import Mirror, Snapshot
 from dgs.transport import InProcessListener
 from dgs_ext import wire
@@ -114,7 +112,7 @@ class Fleet:
         layout = layout_of(model, resolved)
         theta = torch.cat([p.detach().float().reshape(-1) for p in model.parameters() if p.requires_grad])
         self.state = WatchedState(layout, theta, device=torch.device("cpu"), max_version=resolved.max_version)
-        self.buffers = BufferStore(layout.buffers, module_buffers.of(model), resolved.buffers)
+        self.buffers = store_of(model, layout, resolved)
         self.listener = InProcessListener()
         dense = METHODS[resolved.mode].dense
         self.server = Server(self.state, self.buffers, resolved, self.listener, dense=dense)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
@@ -16,7 +17,7 @@ from .. import config
 from ..buffers import BufferStore
 from ..config import Settings
 from ..errors import ConfigError
-from ..layout import Layout, trainable
+from ..layout import Layout, trainable, unwrapped
 from ..methods import LOCAL, METHODS
 from ..threads import share_cores
 from ..transport import GlooListener, Listener
@@ -37,12 +38,14 @@ def init_server(
     on_version: Callable[[ModelSnapshot], None] | None = None,
     every: int = 1,
     listener: Listener | None = None,
+    stop: threading.Event | None = None,
     **settings: Any,
 ) -> Report:
     """Serves the parameters of `net` until the workers are done; `net` then holds the trained parameters and buffers.
 
     Returns when each of the `world_size - 1` workers has finished, when none has been alive for `grace` seconds, or
-    when none came within `join_timeout`. Without a world size it serves until interrupted, or until `max_version`.
+    when none came within `join_timeout`. Without a world size it serves until `max_version`, until `stop` is set, or
+    until interrupted (Ctrl-C: `net` is loaded, then KeyboardInterrupt goes on).
 
     Args:
         args: any object with attributes named like settings, each optional; or None.
@@ -50,6 +53,7 @@ def init_server(
         on_version: called with a ModelSnapshot each time `every` versions have passed, in a thread of its own.
         every: versions between two calls.
         listener: where workers come; by default gloo at `master`:`port`.
+        stop: set it from another thread or a signal handler to end the run.
         settings: see dgs.config.Settings.
 
     Returns:
@@ -61,33 +65,37 @@ def init_server(
     """
     resolved = config.resolve(args, **settings)
     _check(resolved, every)
+    net = unwrapped(net)
     layout = layout_of(net, resolved)
     share_cores(resolved, server=True)
     device = _device(resolved)
     with torch.no_grad():
         theta = torch.cat([p.detach().float().reshape(-1).cpu() for _, p in trainable(net)])
     state = ServerState(layout, theta, device=device, max_version=resolved.max_version)
-    store = BufferStore(layout.buffers, module_buffers.of(net), resolved.buffers)
-    with ExitStack() as stack:
-        if listener is None:
-            listener = GlooListener(
-                resolved.master,
-                resolved.port,
-                address=resolved.address,
-                agent_run=config.agent_run(resolved),
-            )
-        server = Server(state, store, resolved, listener, dense=METHODS[resolved.mode].dense)
-        if on_version is not None:
-            stack.enter_context(Evaluator(state, store, on_version, every))
-        log.info("serving %d parameters at %s:%d", layout.numel, resolved.master, resolved.port)
-        try:
+    store = store_of(net, layout, resolved)
+    if listener is None:
+        run = config.agent_run(resolved)
+        listener = GlooListener(resolved.master, resolved.port, address=resolved.address, agent_run=run)
+    server = Server(state, store, resolved, listener, dense=METHODS[resolved.mode].dense, stop=stop)
+    try:
+        with ExitStack() as stack:
+            if on_version is not None:
+                stack.enter_context(Evaluator(state, store, on_version, every))
+            log.info("serving %d parameters at %s:%d", layout.numel, resolved.master, resolved.port)
             report = server.serve()
-        finally:
-            model_snapshot(state, store).load_into(net)
+    finally:  # after the last call of on_version, which may load into `net` too
+        model_snapshot(state, store).load_into(net)
     for worker in report.workers:
         if worker.outcome != "finished":
             log.warning("worker %d %s: %s", worker.rank, worker.outcome, worker.reason)
     return report
+
+
+def store_of(net: nn.Module, layout: Layout, settings: Settings) -> BufferStore:
+    """The model's buffers and frozen parameters, to begin with."""
+    frozen = module_buffers.frozen(net, {s.name for s in layout.segments})
+    packed = module_buffers.pack(frozen, layout.frozen)
+    return BufferStore(layout.buffers, module_buffers.of(net), settings.buffers, packed)
 
 
 def layout_of(net: nn.Module, settings: Settings) -> Layout:
@@ -96,6 +104,7 @@ def layout_of(net: nn.Module, settings: Settings) -> Layout:
     return Layout(
         tensors,
         module_buffers.spec(net),
+        module_buffers.frozen_spec(net, {name for name, _ in tensors}),
         dense_below=settings.dense_below,
         compress_all=settings.compress_all,
     )

@@ -8,7 +8,6 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from .. import buffers as module_buffers
@@ -21,7 +20,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ModelSnapshot:
-    """The server's model at a version: parameters (trainable ones, float32) and buffers by name, on the CPU."""
+    """The server's model at a version: parameters (float32) and buffers by name, on the CPU."""
 
     version: int
     parameters: Mapping[str, Tensor]
@@ -29,17 +28,14 @@ class ModelSnapshot:
 
     def load_into(self, model: nn.Module) -> None:
         """Copies parameters and buffers into `model`."""
-        with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                if name in self.parameters:
-                    parameter.copy_(self.parameters[name])
-        module_buffers.load(model, self.buffers)
+        module_buffers.load(model, {**self.parameters, **self.buffers})
 
 
 def model_snapshot(state: ServerState, buffers: BufferStore) -> ModelSnapshot:
     """The server's model now."""
     taken = state.snapshot()
-    return ModelSnapshot(taken.version, named(state.layout, taken.theta), buffers.current())
+    frozen = module_buffers.unpack(buffers.frozen, state.layout.frozen)
+    return ModelSnapshot(taken.version, named(state.layout, taken.theta) | frozen, buffers.current())
 
 
 def named(layout: Layout, flat: Tensor) -> dict[str, Tensor]:

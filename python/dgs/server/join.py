@@ -90,4 +90,6 @@ def _difference(layout: Layout, hello: Hello) -> str:
             cure = ": to train only some, freeze the others on the server too, requires_grad_(False)"
         return f"{found} (here the server, there the worker){cure}"
     mine = [[name, dtype, list(shape)] for name, dtype, shape in layout.buffers]
+    if mine == hello.buffers:
+        return "the parameters that are not trained (frozen) are others"
     return f"the buffers: {mine!r:.200} on the server, {hello.buffers!r:.200} on the worker"

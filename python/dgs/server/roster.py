@@ -113,7 +113,7 @@ class Roster:
         known = self._workers.get(hello.identity)
         rank = hello.rank or (known.rank if known else 0)
         if hello.rank is None and (not rank or rank in self._sessions):
-            rank = next(r for r in itertools.count(1) if r not in self._sessions)
+            rank = self._unused_rank()
         if rank in self._sessions:
             raise RefusedError(
                 "rank", f"rank {rank} is taken by a worker that is only just leaving: try again"
@@ -123,6 +123,14 @@ class Roster:
                 "full", f"all {settings.world_size - 1} ranks of a world of {settings.world_size} are taken"
             )
         return rank
+
+    def _unused_rank(self) -> int:
+        """The lowest rank without a session, and if there is one in the world, whose worker has not finished."""
+        finished = {w.rank for w in self._workers.values() if w.outcome == "finished"}
+        fresh = next(r for r in itertools.count(1) if r not in self._sessions and r not in finished)
+        if self._settings.world_size is None or fresh < self._settings.world_size:
+            return fresh
+        return next(r for r in itertools.count(1) if r not in self._sessions)
 
     def _welcome(self, worker: WorkerRecord, shared: Exchange) -> Welcome:
         state, world = shared.state, self._settings.world_size

@@ -52,7 +52,14 @@ class Server:
     """
 
     def __init__(
-        self, state: ServerState, buffers: BufferStore, settings: Settings, listener: Listener, *, dense: bool
+        self,
+        state: ServerState,
+        buffers: BufferStore,
+        settings: Settings,
+        listener: Listener,
+        *,
+        dense: bool,
+        stop: threading.Event | None = None,
     ) -> None:
         self.state, self.buffers, self.settings = state, buffers, settings
         self._listener, self._dense = listener, dense
@@ -65,7 +72,7 @@ class Server:
             timedelta(seconds=settings.exchange_timeout),
         )
         self._threads: list[threading.Thread] = []
-        self._told = threading.Event()
+        self._told = stop or threading.Event()
 
     def active(self) -> int:
         """Workers with a session now."""
@@ -147,6 +154,8 @@ class Server:
         except Exception:
             log.exception("an error in the server ended the session of worker %d", worker.rank)
         finally:
+            if outcome in ("died", "failed"):
+                self.buffers.forget(worker.rank)
             self._roster.leave(session, outcome, reason)
         self._say_left(worker, outcome, reason)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from dgs_ext.wire import Codec, Decoded, Header, Kind
@@ -105,7 +106,6 @@ class Session:
             self.worker.applied = decoded.header.sequence
             self.worker.exchanges += 1
             self.worker.staleness = max(0, made - 1 - decoded.header.version)
-        norm = float(values.norm())
         answer = {
             "applied": made is not None,
             "active": self._shared.active(),
@@ -114,7 +114,7 @@ class Session:
         if self.worker.dense:
             self._reply_model(decoded.header, answer)
         else:
-            self._reply_difference(decoded.header, answer, density, norm)
+            self._reply_difference(decoded.header, answer, density, values)
 
     def _check_push(self, decoded: Decoded, meta: dict[str, Any]) -> float:
         """Everything that can be wrong with a push, before it is applied; returns the worker's density."""
@@ -145,7 +145,9 @@ class Session:
                 "drift", f"the weights of {segment.name} are not those that this worker was sent"
             )
 
-    def _reply_difference(self, header: Header, answer: dict[str, Any], density: float, norm: float) -> None:
+    def _reply_difference(
+        self, header: Header, answer: dict[str, Any], density: float, pushed: Tensor
+    ) -> None:
         worker, mirror = self.worker, self._mirror
         assert mirror is not None
         counts = self._shared.budget.counts(
@@ -154,8 +156,9 @@ class Session:
         try:
             version, selection = self._state.pull(mirror, counts, worker.codec_down)
         except DivergedError as error:
-            raise RefusedError("diverged", str(error)) from None
-        self._watch(mirror, norm)
+            # The push is applied, so it cannot be refused: the worker is to join again, with a snapshot.
+            raise ProtocolError(str(error)) from None
+        self._watch(mirror, pushed)
         header = self._header(Kind.PULL, header, worker.codec_down, version)
         self._send(self._packer.sparse(header, protocol.meta(**answer), selection))
 
@@ -172,9 +175,13 @@ class Session:
             self._mirror = self._state.mirror(snapshot)
         answer = protocol.meta(active=self._shared.active(), applied=self.worker.applied)
         header = self._header(Kind.SNAPSHOT, decoded.header, Codec.FLOAT32, snapshot.version)
-        self._send(self._packer.dense(header, answer, snapshot.theta))
+        packer = Packer(self._state.layout)  # of its own: a dense model's room is not kept for sparse replies
+        self._send(packer.dense(header, answer, snapshot.theta))
         header = self._header(Kind.BUFFERS, decoded.header, Codec.BYTES, snapshot.version)
-        self._send(self._packer.opaque(header, b"", self._shared.buffers.packed()))
+        packed = self._shared.buffers.packed()
+        if meta.get("mirror"):
+            packed = torch.cat([packed, self._shared.buffers.frozen])
+        self._send(packer.opaque(header, b"", packed))
 
     def _buffers(self, decoded: Decoded) -> None:
         if decoded.body is None:
@@ -190,10 +197,11 @@ class Session:
         outcome = "failed" if meta.get("outcome") == "failed" else "finished"
         return outcome, str(meta.get("reason", ""))[:1000]
 
-    def _watch(self, mirror: Mirror, norm: float) -> None:
+    def _watch(self, mirror: Mirror, pushed: Tensor) -> None:
         """Looks now and then at how far the worker is behind, in units of a push; steady growth is a warning."""
         mirror.pulls += 1
-        if mirror.pulls % _LOOK_EVERY or norm == 0:
+        norm = 0.0 if mirror.pulls % _LOOK_EVERY else float(pushed.norm())
+        if norm == 0:
             return
         self.worker.behind = self._state.behind(mirror) / norm
         mirror.looks = [*mirror.looks[-_LOOKS:], self.worker.behind]
