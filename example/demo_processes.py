@@ -82,8 +82,8 @@ def _signals_held() -> Iterator[None]:
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
-        for number in came:
-            signal.raise_signal(number)
+        for missed in came:
+            signal.raise_signal(missed)
 
 
 def _listen(name: str, child: subprocess.Popen[str], told: queue.Queue[tuple[str, str | None]]) -> None:
