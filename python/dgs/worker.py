@@ -10,7 +10,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -24,7 +24,6 @@ from . import buffers, protocol
 from .bounded import within
 from .config import CODECS, Settings
 from .errors import (
-    AuthenticationError,
     FrameError,
     LinkClosedError,
     LinkTimeoutError,
@@ -34,6 +33,7 @@ from .errors import (
     TransportError,
 )
 from .frames import Packer
+from .introduction import introduce
 from .layout import Layout
 from .protocol import Hello, Welcome
 from .transport import Link
@@ -130,38 +130,12 @@ class Worker:
     def _meet(self, timeout: timedelta) -> tuple[Link, Welcome]:
         link = self._dial(timeout)
         try:
-            welcome = self._introduce(link)
+            welcome = introduce(link, self.settings.token, self._hello(), _JOIN_TIMEOUT)
             link.open(welcome.session, welcome.cap, _JOIN_TIMEOUT)
         except BaseException:
             link.close()
             raise
         return link, welcome
-
-    def _introduce(self, link: Link) -> Welcome:
-        nonce = protocol.nonce()
-        link.tell({"nonce": nonce})
-        challenge = link.hear(_JOIN_TIMEOUT)
-        protocol.raise_refusal(challenge)
-        try:
-            proof = self._proof(nonce, challenge)
-        except AuthenticationError as error:
-            link.tell(protocol.refusal(error.code, f"the worker turned away: {error}"))
-            raise
-        link.tell(asdict(self._hello()) | ({"proof": proof} if proof else {}))
-        answer = link.hear(_JOIN_TIMEOUT)
-        protocol.raise_refusal(answer)
-        return protocol.parse(Welcome, answer)
-
-    def _proof(self, nonce: str, challenge: Mapping[str, Any]) -> str | None:
-        token, theirs = self.settings.token, challenge.get("challenge")
-        if token is None:
-            if theirs is not None:
-                raise AuthenticationError("the server asks for a token: set DGS_TOKEN to the server's")
-            return None
-        if not isinstance(theirs, str):
-            raise AuthenticationError("this worker has a token (DGS_TOKEN) and the server has none")
-        protocol.check_proof(token, "server", nonce, theirs, challenge.get("proof"))
-        return protocol.proof(token, "worker", nonce, theirs)
 
     def _hello(self) -> Hello:
         layout, settings = self.layout, self.settings
