@@ -80,7 +80,7 @@ def test_another_release_is_refused(
     serve: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, code: str, text: str, field: dict[str, Any]
 ) -> None:
     run = serve(world_size=None)
-    monkeypatch.setattr("dgs.worker.asdict", lambda hello: asdict(hello) | field)
+    monkeypatch.setattr("dgs.introduction.asdict", lambda hello: asdict(hello) | field)
     with pytest.raises(RefusedError, match=text) as refused:
         run.puppet(1).join()
     assert refused.value.code == code
