@@ -65,7 +65,7 @@ class Settings:
     threads: int | None = _setting(
         None, "torch's threads in this process; None: cores shared out on one machine"
     )
-    cuda: bool = _setting(False, "the server: hold the parameters on a GPU")
+    cuda: bool = _setting(False, "train on a GPU (dgs.device); the server: hold the parameters on one")
 
     def __post_init__(self) -> None:
         _check(self)
