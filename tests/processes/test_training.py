@@ -138,4 +138,4 @@ def test_a_server_that_comes_back_is_joined_again(start: Start, port: int) -> No
     again = start("server", port=port, world_size=2)
     assert worker.ends() == 0 and again.ends() == 0
     assert again.event("report")["workers"] == [[1, "finished"]]
-    assert "with a fresh snapshot" in worker.output
+    assert "another server answers: it is at version 0" in worker.output
