@@ -12,24 +12,12 @@ from typing import Any
 
 import pytest
 import torch
-from fleet import Fleet, Vectors, set_grads
-from torch import Tensor, nn
+from fleet import Fleet, Vectors, set_grads, tensors, unconnected
+from torch import nn
 
 from dgs import GradientSGD
 from dgs.config import MODES
 from dgs.errors import ConfigError, LayoutError
-
-SHAPES = {"matrix": (40, 50), "table": (60, 30), "bias": (50,)}
-
-
-def tensors(seed: int, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    return {name: torch.randn(shape, generator=generator).to(dtype) for name, shape in SHAPES.items()}
-
-
-def unconnected(model: nn.Module, params: Any = None, **keywords: Any) -> GradientSGD:
-    given = model.parameters() if params is None else params
-    return GradientSGD(given, model=model, connect=False, **keywords)
 
 
 @pytest.mark.parametrize(
@@ -150,7 +138,7 @@ def test_what_has_no_part_in_a_mode_is_a_warning(mode: str) -> None:
             unconnected(Vectors(tensors(1)), mode=mode, **{name: value})
         said = [(str(w.message), w.filename) for w in caught]
         expected = f"{name} has no part in mode {mode} and is ignored"
-        assert said == ([] if name in used[mode] else [(expected, __file__)])
+        assert said == ([] if name in used[mode] else [(expected, unconnected.__code__.co_filename)])
 
 
 @pytest.mark.parametrize("mode", ["dgs", "sgd"])

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import time
+
 import torch
 from fleet import Fleet
 from torch import nn
@@ -76,3 +78,18 @@ def test_a_worker_that_is_dropped_without_close_leaves_its_statistics() -> None:
         assert worker._farewell() is None  # what the collector or the interpreter's exit calls
         assert worker._replica is not None and not worker._replica.session.connected
     assert torch.equal(fleet.buffers.current()["1.running_mean"], mine[1].running_mean)
+
+
+def test_the_statistics_of_a_worker_that_dies_leave_the_mean() -> None:
+    gone, mine = network(1, frozen=False), network(2, frozen=False)
+    with Fleet(network(0, frozen=False)) as fleet:
+        first, second = fleet.join(gone, lr=0.1), fleet.join(mine, lr=0.1)
+        gone[1].running_mean.fill_(1000.0)
+        step(gone, first, 0)
+        step(mine, second, 1)
+        assert float(fleet.buffers.current()["1.running_mean"].max()) > 100
+        fleet.taps[0].close()  # without a goodbye
+        deadline = time.monotonic() + 10
+        while fleet.server.active() > 1 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert torch.equal(fleet.buffers.current()["1.running_mean"], mine[1].running_mean)

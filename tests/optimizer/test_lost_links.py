@@ -156,3 +156,22 @@ def test_the_servers_model_is_shown_over_a_new_session() -> None:
         set_grads(model, tensors(2))
         worker.step()
         assert worker.version == 1
+
+
+def test_a_pull_that_cannot_be_sent_ends_in_a_fresh_snapshot_and_the_push_counts() -> None:
+    """θ goes to where the other worker's copy is further away than float32 reaches: no difference can say it."""
+    far = {"matrix": torch.full((1, 2), 3e38)}
+    behind, ahead = Vectors(far), Vectors(far)
+    with Fleet(Vectors(far), density=1.0) as fleet:
+        slow, fast = fleet.join(behind), fleet.join(ahead)
+        for _ in range(2):
+            set_grads(ahead, far)
+            fast.step()
+        assert bool((fleet.state.theta == -far["matrix"].view(-1)).all())
+        set_grads(behind, {"matrix": torch.full((1, 2), 1e37)})
+        slow.step()
+        assert fleet.state.version == 3, "applied once"
+        assert same_bits(weights_of(slow), fleet.state.theta)
+        assert bool((fleet.state.theta < -3.05e38).all())
+        slow.step()
+        assert fleet.state.version == 4, "and it goes on"

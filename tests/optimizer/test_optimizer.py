@@ -10,23 +10,11 @@ from typing import Any
 
 import pytest
 import torch
-from fleet import Fleet, Vectors, same_bits, set_grads, state_of, weights_of
+from fleet import SHAPES, Fleet, Vectors, same_bits, set_grads, state_of, tensors, unconnected, weights_of
 from torch import Tensor, nn
 
 from dgs import GradientSGD, Layout, WarmUp
 from dgs.errors import NotConnectedError
-
-SHAPES = {"matrix": (40, 50), "table": (60, 30), "bias": (50,)}
-
-
-def tensors(seed: int, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    return {name: torch.randn(shape, generator=generator).to(dtype) for name, shape in SHAPES.items()}
-
-
-def unconnected(model: nn.Module, params: Any = None, **keywords: Any) -> GradientSGD:
-    given = model.parameters() if params is None else params
-    return GradientSGD(given, model=model, connect=False, **keywords)
 
 
 def test_it_is_an_optimizer_with_groups_of_their_own() -> None:

@@ -4,27 +4,12 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
 
 import pytest
 import torch
-from fleet import Fleet, Vectors, same_bits, set_grads, state_of
-from torch import Tensor, nn
+from fleet import Fleet, Vectors, same_bits, set_grads, state_of, tensors, unconnected
 
-from dgs import GradientSGD
 from dgs.errors import ConfigError
-
-SHAPES = {"matrix": (40, 50), "table": (60, 30), "bias": (50,)}
-
-
-def tensors(seed: int, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    return {name: torch.randn(shape, generator=generator).to(dtype) for name, shape in SHAPES.items()}
-
-
-def unconnected(model: nn.Module, params: Any = None, **keywords: Any) -> GradientSGD:
-    given = model.parameters() if params is None else params
-    return GradientSGD(given, model=model, connect=False, **keywords)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)

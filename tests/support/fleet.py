@@ -22,6 +22,20 @@ from dgs_ext import wire
 from dgs_ext.ops import Selection
 from dgs_ext.wire import Codec
 
+SHAPES = {"matrix": (40, 50), "table": (60, 30), "bias": (50,)}
+
+
+def tensors(seed: int, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+    """Random tensors of SHAPES by name."""
+    generator = torch.Generator().manual_seed(seed)
+    return {name: torch.randn(shape, generator=generator).to(dtype) for name, shape in SHAPES.items()}
+
+
+def unconnected(model: nn.Module, params: Any = None, **keywords: Any) -> GradientSGD:
+    """An optimizer that has no server."""
+    given = model.parameters() if params is None else params
+    return GradientSGD(given, model=model, connect=False, **keywords)
+
 
 class Vectors(nn.Module):
     """A module of nothing but the given parameters."""

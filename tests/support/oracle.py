@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,7 +23,7 @@ def top(x: Array, k: int) -> npt.NDArray[np.bool_]:
 
 
 @dataclass
-class Method:
+class Method(ABC):
     """A worker's half: `step` takes one tensor's gradient and returns what is pushed of it, dense."""
 
     lr: float
@@ -36,8 +37,8 @@ class Method:
     def prepare(self, grads: Sequence[Array]) -> list[Array]:
         return list(grads)
 
-    def step(self, number: int, grad: Array, weight: Array, k: int) -> Array:
-        raise NotImplementedError
+    @abstractmethod
+    def step(self, number: int, grad: Array, weight: Array, k: int) -> Array: ...
 
 
 class ASGD(Method):
