@@ -70,7 +70,7 @@ def verify(layout: Layout, density: float) -> None:
     x = heavy_tailed(layout.numel, 5)
     mine, twin = Selection.allocate(counts), Selection.allocate(counts)
     ops.select([x], layout.offsets, counts, mine)
-    reference.select([x], layout.offsets, counts, twin.starts, twin.indices, twin.values, twin.nnz)
+    reference.select([x], layout.offsets, counts, twin.starts, False, twin.indices, twin.values, twin.nnz)
     if not (torch.equal(mine.indices, twin.indices) and torch.equal(mine.values, twin.values)):
         raise SystemExit("the op and its twin disagree: no timing is worth printing")
 

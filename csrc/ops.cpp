@@ -13,30 +13,29 @@
 
 STABLE_TORCH_LIBRARY(dgs, m) {
   // Selection: the counts[s] entries of segment s largest in magnitude, ties lowest index first, zeros never.
+  // With `sampled`, here and in the steps: all entries of at least the magnitude that about counts[s] reach
+  // by a sample of the segment; the count floats, and the first entries are taken when there are fewer slots.
   m.def(
-      "select(Tensor[] x, Tensor offsets, Tensor counts, Tensor starts, "
+      "select(Tensor[] x, Tensor offsets, Tensor counts, Tensor starts, bool sampled, "
       "Tensor(a!) indices, Tensor(b!) values, Tensor(c!) nnz) -> ()");
   // The same over x - y: what the server's pull sends.
   m.def(
-      "select_difference(Tensor[] x, Tensor[] y, Tensor offsets, Tensor counts, Tensor starts, "
+      "select_difference(Tensor[] x, Tensor[] y, Tensor offsets, Tensor counts, Tensor starts, bool sampled, "
       "Tensor(a!) indices, Tensor(b!) values, Tensor(c!) nnz) -> ()");
-  // All entries above a threshold sampled from the segment: the count floats about counts[s], up to the slots
-  // given.
-  m.def(
-      "select_sampled(Tensor[] x, Tensor offsets, Tensor counts, Tensor starts, "
-      "Tensor(a!) indices, Tensor(b!) values, Tensor(c!) nnz) -> ()");
+  // Elements that the CPU's selections looked at since the last reset, and how many of them a second time.
+  m.def("selection_counters(bool reset) -> (int, int)");
 
   // The worker's steps: accumulate into the *_out buffers, select from the result. An empty gradient means
   // "none".
   m.def(
       "step_velocity(Tensor[] grads, Tensor[] weights, Tensor[] velocity, Tensor(a!)[] velocity_out, "
-      "Tensor lr, Tensor weight_decay, Tensor offsets, Tensor counts, Tensor starts, "
+      "Tensor lr, Tensor weight_decay, Tensor offsets, Tensor counts, Tensor starts, bool sampled, "
       "Tensor(b!) indices, Tensor(c!) values, Tensor(d!) nnz) -> ()");
   m.def(
       "step_dgc(Tensor[] grads, Tensor[] weights, Tensor[] velocity, Tensor[] residual, "
       "Tensor(a!)[] velocity_out, Tensor(b!)[] residual_out, Tensor lr, Tensor weight_decay, Tensor "
       "momentum, "
-      "float grad_scale, bool nesterov, Tensor offsets, Tensor counts, Tensor starts, "
+      "float grad_scale, bool nesterov, Tensor offsets, Tensor counts, Tensor starts, bool sampled, "
       "Tensor(c!) indices, Tensor(d!) values, Tensor(e!) nnz) -> ()");
   m.def(
       "step_dense(Tensor[] grads, Tensor[] weights, Tensor(a!)[] out, Tensor lr, Tensor weight_decay, "

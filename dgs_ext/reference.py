@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Plain-torch twins of every op in csrc/ops.cpp: the specification, the oracle and the benchmarks' baseline.
+"""Plain-torch twins of the ops in csrc/ops.cpp: the specification, the oracle and the benchmarks' baseline.
 
 They take what the ops take and write where the ops write. Multiplications and additions stay apart (no addcmul, no
 alpha=), so that each is rounded on its own. See csrc/ops.cpp for the operands.
@@ -43,7 +43,14 @@ def top(x: Tensor, k: int) -> Tensor:
 
 
 def _write(
-    s: int, x: Tensor, keep: Tensor, offsets: Tensor, starts: Tensor, indices: Tensor, values: Tensor, nnz: Tensor
+    s: int,
+    x: Tensor,
+    keep: Tensor,
+    offsets: Tensor,
+    starts: Tensor,
+    indices: Tensor,
+    values: Tensor,
+    nnz: Tensor,
 ) -> None:
     if not bool(torch.isfinite(x).all()):
         nnz[s] = -1
@@ -52,27 +59,6 @@ def _write(
     indices[start : start + n] = keep + offsets[s].to(keep.device)
     values[start : start + n] = x[keep]
     nnz[s] = n
-
-
-def select(
-    x: Sequence[Tensor], offsets: Tensor, counts: Tensor, starts: Tensor, indices: Tensor, values: Tensor, nnz: Tensor
-) -> None:
-    for s, segment in enumerate(segments(x, offsets)):
-        _write(s, segment, top(segment, int(counts[s])), offsets, starts, indices, values, nnz)
-
-
-def select_difference(
-    x: Sequence[Tensor],
-    y: Sequence[Tensor],
-    offsets: Tensor,
-    counts: Tensor,
-    starts: Tensor,
-    indices: Tensor,
-    values: Tensor,
-    nnz: Tensor,
-) -> None:
-    difference = [a - b for a, b in zip(segments(x, offsets), segments(y, offsets), strict=True)]
-    select(difference, offsets, counts, starts, indices, values, nnz)
 
 
 def sampled_threshold(x: Tensor, k: int) -> float:
@@ -85,17 +71,41 @@ def sampled_threshold(x: Tensor, k: int) -> float:
     return float(sample.sort(descending=True).values[rank - 1])
 
 
-def select_sampled(
-    x: Sequence[Tensor], offsets: Tensor, counts: Tensor, starts: Tensor, indices: Tensor, values: Tensor, nnz: Tensor
+def above_sampled(x: Tensor, k: int, slots: int) -> Tensor:
+    """Ascending indices of the first `slots` nonzeros of x [n] that reach the sampled threshold."""
+    keep = (x.abs() >= sampled_threshold(x, k)) & (x != 0)
+    return keep.nonzero().view(-1)[:slots]
+
+
+def select(
+    x: Sequence[Tensor],
+    offsets: Tensor,
+    counts: Tensor,
+    starts: Tensor,
+    sampled: bool,
+    indices: Tensor,
+    values: Tensor,
+    nnz: Tensor,
 ) -> None:
     for s, segment in enumerate(segments(x, offsets)):
-        if segment.numel() == 0:
-            nnz[s] = 0
-            continue
-        threshold = sampled_threshold(segment, int(counts[s]))
-        keep = ((segment.abs() >= threshold) & (segment != 0)).nonzero().view(-1)
-        slots = int(starts[s + 1] - starts[s])
-        _write(s, segment, keep[:slots], offsets, starts, indices, values, nnz)
+        k, slots = int(counts[s]), int(starts[s + 1] - starts[s])
+        keep = above_sampled(segment, k, slots) if sampled else top(segment, k)
+        _write(s, segment, keep, offsets, starts, indices, values, nnz)
+
+
+def select_difference(
+    x: Sequence[Tensor],
+    y: Sequence[Tensor],
+    offsets: Tensor,
+    counts: Tensor,
+    starts: Tensor,
+    sampled: bool,
+    indices: Tensor,
+    values: Tensor,
+    nnz: Tensor,
+) -> None:
+    difference = [a - b for a, b in zip(segments(x, offsets), segments(y, offsets), strict=True)]
+    select(difference, offsets, counts, starts, sampled, indices, values, nnz)
 
 
 def _decayed(grad: Tensor, weight: Tensor, weight_decay: Tensor) -> Tensor:
@@ -113,6 +123,7 @@ def step_velocity(
     offsets: Tensor,
     counts: Tensor,
     starts: Tensor,
+    sampled: bool,
     indices: Tensor,
     values: Tensor,
     nnz: Tensor,
@@ -121,7 +132,7 @@ def step_velocity(
     for s, (grad, w, v, out) in enumerate(zip(*operands, strict=True)):
         u = v if grad.numel() != v.numel() else v + _decayed(grad, w, weight_decay[s]) * lr[s].to(v.device)
         out.copy_(u)
-    select(velocity_out, offsets, counts, starts, indices, values, nnz)
+    select(velocity_out, offsets, counts, starts, sampled, indices, values, nnz)
 
 
 def step_dgc(
@@ -139,11 +150,14 @@ def step_dgc(
     offsets: Tensor,
     counts: Tensor,
     starts: Tensor,
+    sampled: bool,
     indices: Tensor,
     values: Tensor,
     nnz: Tensor,
 ) -> None:
-    operands = (segments(t, offsets) for t in (grads, weights, velocity, residual, velocity_out, residual_out))
+    operands = (
+        segments(t, offsets) for t in (grads, weights, velocity, residual, velocity_out, residual_out)
+    )
     scale = torch.tensor(grad_scale, dtype=torch.float32)
     for s, (grad, w, u, r, u_out, r_out) in enumerate(zip(*operands, strict=True)):
         if grad.numel() == u.numel():
@@ -153,7 +167,7 @@ def step_dgc(
             r = r + (g + u * m if nesterov else u) * lr[s].to(u.device)
         u_out.copy_(u)
         r_out.copy_(r)
-    select(residual_out, offsets, counts, starts, indices, values, nnz)
+    select(residual_out, offsets, counts, starts, sampled, indices, values, nnz)
     for s, u in enumerate(segments(velocity_out, offsets)):
         if not bool(torch.isfinite(u).all()):
             nnz[s] = -1

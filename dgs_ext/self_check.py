@@ -28,8 +28,8 @@ def run(device: torch.device | str) -> str:
 
     ops.select_difference([theta], [mirror], offsets, counts, sent)
     reference.select_difference(
-        [theta], [mirror], offsets, counts, expected.starts, expected.indices, expected.values, expected.nnz
-    )
+        [theta], [mirror], offsets, counts, expected.starts, False, expected.indices, expected.values, expected.nnz
+    )  # fmt: skip
     _agree("select_difference", device, sent, expected)
 
     ops.quantize_(sent.values, Codec.BFLOAT16)

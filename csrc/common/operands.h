@@ -76,18 +76,20 @@ class Arguments {
   std::vector<Operand> operands_;
 };
 
-// What an exact selection is asked for, and where it goes.
+// What a selection is asked for, and where it goes.
 struct Selecting {
   const int64_t* counts;
+  bool sampled;
   Slots out;
 };
 
 inline Selecting check_selecting(Arguments& arguments, const Tensor& counts, const Tensor& starts,
-                                 const Tensor& indices, const Tensor& values, const Tensor& nnz) {
+                                 bool sampled, const Tensor& indices, const Tensor& values,
+                                 const Tensor& nnz) {
   const auto* k = arguments.counts(counts);
   const Slots out = arguments.slots(indices, values, starts, nnz);
-  check_slots(arguments.call(), arguments.segments(), k, out.starts);
-  return {k, out};
+  if (!sampled) check_slots(arguments.call(), arguments.segments(), k, out.starts);
+  return {k, sampled, out};
 }
 
 struct VelocityOperands {  // [segments] each

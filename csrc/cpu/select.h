@@ -9,6 +9,7 @@
 
 #include "cpu/candidates.h"
 #include "cpu/chunks.h"
+#include "cpu/counters.h"
 #include "cpu/estimate.h"
 #include "cpu/radix.h"
 #include "cpu/sources.h"
@@ -48,9 +49,13 @@ class Selector {
           [&](int64_t i) { i < large_ranges ? sweep_large(i) : select_small(small_[i - large_ranges]); });
     pool_(large_.size(), [&](int64_t j) { finish(large_[j], total_[j]); });
     std::vector<int64_t> again;
+    int64_t read_again = 0;
     for (const Large& large : large_) {
-      if (large.again) again.push_back(large.segment);
+      if (!large.again) continue;
+      again.push_back(large.segment);
+      read_again += segments_.size(large.segment);
     }
+    counters.add(segments_.numel(), read_again);
     RadixSelect<Source, Pool>(source_, segments_, slots_, pool_).run(again, counts_);
   }
 
@@ -102,6 +107,7 @@ class Selector {
     uint32_t threshold = k == 0 ? kNone : worth_sampling(n, k) ? estimated_threshold(source_, s, n, k) : 1;
     Found found = sweep(source_, range, threshold);
     if (found.finite && threshold > 1 && static_cast<int64_t>(found.candidates.size()) < k) {
+      counters.add(0, n);
       found.candidates.clear();
       float scratch[kBlock];
       for_each_block(range, [&](int64_t begin, int64_t m) {

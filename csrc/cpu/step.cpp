@@ -4,7 +4,7 @@
 #include <torch/csrc/stable/library.h>
 
 #include "common/operands.h"
-#include "cpu/select.h"
+#include "cpu/select_sampled.h"
 #include "cpu/torch_pool.h"
 
 namespace dgs::cpu {
@@ -16,32 +16,32 @@ VelocitySource source_of(const VelocityOperands& o) {
 
 void step_velocity(const Tensors& grads, const Tensors& weights, const Tensors& velocity,
                    const Tensors& velocity_out, const Tensor& lr, const Tensor& weight_decay,
-                   const Tensor& offsets, const Tensor& counts, const Tensor& starts, const Tensor& indices,
-                   const Tensor& values, const Tensor& nnz) {
+                   const Tensor& offsets, const Tensor& counts, const Tensor& starts, bool sampled,
+                   const Tensor& indices, const Tensor& values, const Tensor& nnz) {
   Arguments arguments("step_velocity", indices.device(), offsets);
-  const Selecting selecting = check_selecting(arguments, counts, starts, indices, values, nnz);
+  const Selecting selecting = check_selecting(arguments, counts, starts, sampled, indices, values, nnz);
   const VelocityOperands operands =
       check_velocity(arguments, grads, weights, velocity, velocity_out, lr, weight_decay);
   arguments.check_apart();
-  select_top(source_of(operands), arguments.segments(), selecting.counts, selecting.out,
-             TorchPool(arguments.segments().numel()));
+  select_from(source_of(operands), arguments.segments(), selecting.counts, selecting.sampled, selecting.out,
+              TorchPool(arguments.segments().numel()));
 }
 
 void step_dgc(const Tensors& grads, const Tensors& weights, const Tensors& velocity, const Tensors& residual,
               const Tensors& velocity_out, const Tensors& residual_out, const Tensor& lr,
               const Tensor& weight_decay, const Tensor& momentum, double grad_scale, bool nesterov,
-              const Tensor& offsets, const Tensor& counts, const Tensor& starts, const Tensor& indices,
-              const Tensor& values, const Tensor& nnz) {
+              const Tensor& offsets, const Tensor& counts, const Tensor& starts, bool sampled,
+              const Tensor& indices, const Tensor& values, const Tensor& nnz) {
   Arguments arguments("step_dgc", indices.device(), offsets);
-  const Selecting selecting = check_selecting(arguments, counts, starts, indices, values, nnz);
+  const Selecting selecting = check_selecting(arguments, counts, starts, sampled, indices, values, nnz);
   const DgcOperands o = check_dgc(
       arguments, check_velocity(arguments, grads, weights, velocity, velocity_out, lr, weight_decay),
       residual, residual_out, momentum);
   arguments.check_apart();
   const DgcSource source{source_of(o.velocity),          o.residual.data(), o.residual_out.data(), o.momentum,
                          static_cast<float>(grad_scale), nesterov};
-  select_top(source, arguments.segments(), selecting.counts, selecting.out,
-             TorchPool(arguments.segments().numel()));
+  select_from(source, arguments.segments(), selecting.counts, selecting.sampled, selecting.out,
+              TorchPool(arguments.segments().numel()));
 }
 
 void dense_step(const Tensors& grads, const Tensors& weights, const Tensors& out, const Tensor& lr,

@@ -15,37 +15,27 @@ std::vector<Values> values_of(const std::vector<const float*>& x) {
   return operands;
 }
 
-void select(const Tensors& x, const Tensor& offsets, const Tensor& counts, const Tensor& starts,
+void select(const Tensors& x, const Tensor& offsets, const Tensor& counts, const Tensor& starts, bool sampled,
             const Tensor& indices, const Tensor& values, const Tensor& nnz) {
   Arguments arguments("select", device_of("select", "indices", indices), offsets);
-  const Selecting selecting = check_selecting(arguments, counts, starts, indices, values, nnz);
+  const Selecting selecting = check_selecting(arguments, counts, starts, sampled, indices, values, nnz);
   const auto operands = values_of(arguments.read("x", x));
   arguments.check_apart();
   StreamLauncher launcher(indices.device());
-  select_exact(launcher, arguments.segments(), selecting.counts, operands, selecting.out);
+  select_top(launcher, arguments.segments(), selecting.counts, selecting.sampled, operands, selecting.out);
 }
 
 void select_difference(const Tensors& x, const Tensors& y, const Tensor& offsets, const Tensor& counts,
-                       const Tensor& starts, const Tensor& indices, const Tensor& values, const Tensor& nnz) {
+                       const Tensor& starts, bool sampled, const Tensor& indices, const Tensor& values,
+                       const Tensor& nnz) {
   Arguments arguments("select_difference", device_of("select_difference", "indices", indices), offsets);
-  const Selecting selecting = check_selecting(arguments, counts, starts, indices, values, nnz);
+  const Selecting selecting = check_selecting(arguments, counts, starts, sampled, indices, values, nnz);
   const auto from = arguments.read("x", x), minus = arguments.read("y", y);
   arguments.check_apart();
   std::vector<Difference> operands;
   for (size_t s = 0; s < from.size(); ++s) operands.push_back({from[s], minus[s]});
   StreamLauncher launcher(indices.device());
-  select_exact(launcher, arguments.segments(), selecting.counts, operands, selecting.out);
-}
-
-void select_by_sample(const Tensors& x, const Tensor& offsets, const Tensor& counts, const Tensor& starts,
-                      const Tensor& indices, const Tensor& values, const Tensor& nnz) {
-  Arguments arguments("select_sampled", device_of("select_sampled", "indices", indices), offsets);
-  const auto* k = arguments.counts(counts);
-  const Slots out = arguments.slots(indices, values, starts, nnz);
-  const auto operands = values_of(arguments.read("x", x));
-  arguments.check_apart();
-  StreamLauncher launcher(indices.device());
-  select_sampled(launcher, arguments.segments(), k, operands, out);
+  select_top(launcher, arguments.segments(), selecting.counts, selecting.sampled, operands, selecting.out);
 }
 
 }  // namespace
@@ -54,5 +44,4 @@ void select_by_sample(const Tensors& x, const Tensor& offsets, const Tensor& cou
 STABLE_TORCH_LIBRARY_IMPL(dgs, CUDA, m) {
   m.impl("select", TORCH_BOX(&dgs::cuda::select));
   m.impl("select_difference", TORCH_BOX(&dgs::cuda::select_difference));
-  m.impl("select_sampled", TORCH_BOX(&dgs::cuda::select_by_sample));
 }

@@ -55,15 +55,26 @@ void select_exact(Launcher& launcher, const Segments& segments, const int64_t* c
 }
 
 // All entries of at least a sampled magnitude, as many as there are slots.
-template <class Launcher>
+template <class Operand, class Launcher>
 void select_sampled(Launcher& launcher, const Segments& segments, const int64_t* counts,
-                    const std::vector<Values>& operands, const Slots& out, int64_t chunk_length = kChunk) {
+                    const std::vector<Operand>& operands, const Slots& out, int64_t chunk_length = kChunk) {
   const Plan plan = make_plan(segments, counts, out.starts, Over::kElements, chunk_length);
   if (plan.size() == 0) return;
-  const Tables<Values> tables = upload_tables(launcher, plan, operands);
+  const Tables<Operand> tables = upload_tables(launcher, plan, operands);
   Cut* cuts = allocate<Cut>(launcher, plan.size());
-  launch(launcher, sample_threshold<Values>, plan.size(), tables, cuts);
+  Count* histograms = allocate<Count>(launcher, plan.size() * kMostBins);
+  launch(launcher, count_digits<0, Operand>, plan.chunks(), tables, cuts, histograms);
+  launch(launcher, sample_threshold<Operand>, plan.size(), tables, cuts);
   compact(launcher, plan, tables, cuts, out);
+}
+
+template <class Operand, class Launcher>
+void select_top(Launcher& launcher, const Segments& segments, const int64_t* counts, bool sampled,
+                const std::vector<Operand>& operands, const Slots& out, int64_t chunk_length = kChunk) {
+  if (sampled)
+    select_sampled(launcher, segments, counts, operands, out, chunk_length);
+  else
+    select_exact(launcher, segments, counts, operands, out, chunk_length);
 }
 
 }  // namespace dgs::cuda

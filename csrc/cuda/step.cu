@@ -11,10 +11,10 @@ namespace {
 
 void step_velocity(const Tensors& grads, const Tensors& weights, const Tensors& velocity,
                    const Tensors& velocity_out, const Tensor& lr, const Tensor& weight_decay,
-                   const Tensor& offsets, const Tensor& counts, const Tensor& starts, const Tensor& indices,
-                   const Tensor& values, const Tensor& nnz) {
+                   const Tensor& offsets, const Tensor& counts, const Tensor& starts, bool sampled,
+                   const Tensor& indices, const Tensor& values, const Tensor& nnz) {
   Arguments arguments("step_velocity", device_of("step_velocity", "indices", indices), offsets);
-  const Selecting selecting = check_selecting(arguments, counts, starts, indices, values, nnz);
+  const Selecting selecting = check_selecting(arguments, counts, starts, sampled, indices, values, nnz);
   const VelocityOperands o =
       check_velocity(arguments, grads, weights, velocity, velocity_out, lr, weight_decay);
   arguments.check_apart();
@@ -23,16 +23,16 @@ void step_velocity(const Tensors& grads, const Tensors& weights, const Tensors& 
     operands.push_back(
         {o.grads[s], o.weights[s], o.velocity[s], o.velocity_out[s], o.lr[s], o.weight_decay[s]});
   StreamLauncher launcher(indices.device());
-  select_exact(launcher, arguments.segments(), selecting.counts, operands, selecting.out);
+  select_top(launcher, arguments.segments(), selecting.counts, selecting.sampled, operands, selecting.out);
 }
 
 void step_dgc(const Tensors& grads, const Tensors& weights, const Tensors& velocity, const Tensors& residual,
               const Tensors& velocity_out, const Tensors& residual_out, const Tensor& lr,
               const Tensor& weight_decay, const Tensor& momentum, double grad_scale, bool nesterov,
-              const Tensor& offsets, const Tensor& counts, const Tensor& starts, const Tensor& indices,
-              const Tensor& values, const Tensor& nnz) {
+              const Tensor& offsets, const Tensor& counts, const Tensor& starts, bool sampled,
+              const Tensor& indices, const Tensor& values, const Tensor& nnz) {
   Arguments arguments("step_dgc", device_of("step_dgc", "indices", indices), offsets);
-  const Selecting selecting = check_selecting(arguments, counts, starts, indices, values, nnz);
+  const Selecting selecting = check_selecting(arguments, counts, starts, sampled, indices, values, nnz);
   const DgcOperands o = check_dgc(
       arguments, check_velocity(arguments, grads, weights, velocity, velocity_out, lr, weight_decay),
       residual, residual_out, momentum);
@@ -44,7 +44,7 @@ void step_dgc(const Tensors& grads, const Tensors& weights, const Tensors& veloc
                         o.residual_out[s], v.lr[s], v.weight_decay[s], o.momentum[s],
                         static_cast<float>(grad_scale), nesterov});
   StreamLauncher launcher(indices.device());
-  select_exact(launcher, arguments.segments(), selecting.counts, operands, selecting.out);
+  select_top(launcher, arguments.segments(), selecting.counts, selecting.sampled, operands, selecting.out);
 }
 
 void dense_step(const Tensors& grads, const Tensors& weights, const Tensors& out, const Tensor& lr,

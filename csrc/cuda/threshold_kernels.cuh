@@ -140,7 +140,7 @@ __global__ void __launch_bounds__(kThreads) sample_threshold(Tables<Operand> tab
     }
   }
   // Entries above `threshold - 1` are those of at least `threshold`; zeros never.
-  if (threadIdx.x == 0) cuts[s] = Cut{threshold > 0 ? threshold - 1 : 0, 1, 0, 0};
+  if (threadIdx.x == 0) cuts[s] = Cut{threshold > 0 ? threshold - 1 : 0, 1, cuts[s].bad, 0};
 }
 
 }  // namespace dgs::cuda

@@ -203,10 +203,12 @@ TEST(select_sampled_takes_the_first_of_what_reaches_the_threshold) {
   for (int64_t& k : model.counts) k *= 2;  // twice as many as there are slots
   std::vector<float> x = normal(model.offsets.back(), 6);
   const auto parts = model.parts<const float>(x);
-  cpu::select_sampled(parts.data(), model.segments(), model.counts.data(), model.slots(), Threads{3});
+  cpu::select_sampled(cpu::PlainSource{parts.data()}, model.segments(), model.counts.data(), model.slots(),
+                      Threads{3});
   for (std::size_t s = 0; s < model.counts.size(); ++s) {
     const int64_t n = model.offsets[s + 1] - model.offsets[s];
-    const float threshold = bits_float(cpu::sampled_threshold(parts[s], n, model.counts[s]));
+    const float threshold = bits_float(
+        cpu::sampled_threshold(cpu::PlainSource{parts.data()}, static_cast<int64_t>(s), n, model.counts[s]));
     std::vector<int64_t> want;
     const int64_t room = model.starts[s + 1] - model.starts[s];
     for (int64_t i = 0; i < n && static_cast<int64_t>(want.size()) < room; ++i) {
@@ -295,7 +297,8 @@ TEST(a_model_without_segments_or_elements_is_no_special_case) {
     const auto parts = model.parts<const float>(x);
     cpu::select_top(cpu::PlainSource{parts.data()}, model.segments(), model.counts.data(), model.slots(),
                     Threads{2});
-    cpu::select_sampled(parts.data(), model.segments(), model.counts.data(), model.slots(), Threads{2});
+    cpu::select_sampled(cpu::PlainSource{parts.data()}, model.segments(), model.counts.data(), model.slots(),
+                        Threads{2});
     for (const int64_t n : model.nnz) CHECK_EQ(n, 0);
     CHECK(cpu::entry_ranges(model.entries(), model.segments().count).empty());
   }

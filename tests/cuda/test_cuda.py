@@ -10,7 +10,7 @@ from dgs_ext import ops, reference
 from dgs_ext.ops import Selection
 
 OPS = (
-    *("select", "select_difference", "select_sampled", "step_velocity", "step_dgc", "step_dense"),
+    *("select", "select_difference", "step_velocity", "step_dgc", "step_dense"),
     *("quantize_", "apply_velocity_", "apply_dgc_", "sparse_add_", "dense_add_"),
 )
 
@@ -59,7 +59,7 @@ def test_the_current_stream_is_used(cuda, layout):
         ops.select([x], *layout, out)
     side.synchronize()
     expected = slots(layout, cuda)
-    reference.select([want], *layout, expected.starts, expected.indices, expected.values, expected.nnz)
+    reference.select([want], *layout, expected.starts, False, expected.indices, expected.values, expected.nnz)
     assert out.nnz.tolist() == [1000, 0, 500]
     assert torch.equal(out.indices, expected.indices)
     assert torch.equal(out.values, expected.values)
@@ -82,7 +82,7 @@ def test_a_segment_of_more_chunks_than_a_block_has_threads(cuda):
     x = torch.randn(n, device=cuda).round(decimals=2)  # with ties
     out, want = Selection.allocate(counts, cuda), Selection.allocate(counts, cuda)
     ops.select([x], offsets, counts, out)
-    reference.select([x], offsets, counts, want.starts, want.indices, want.values, want.nnz)
+    reference.select([x], offsets, counts, want.starts, False, want.indices, want.values, want.nnz)
     assert torch.equal(out.indices, want.indices)
     assert torch.equal(out.values, want.values)
 

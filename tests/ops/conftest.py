@@ -122,7 +122,10 @@ def _agree(name: str, **operands: Any) -> Operands:
     """Run an op and its twin on copies of the operands, fail unless both wrote the same, return what the op wrote.
 
     Unfilled slots are nobody's business, and neither are the *_out buffers of a segment with nnz -1.
+    A selection is exact unless the operands say `sampled`.
     """
+    if name.startswith(SELECTING):
+        operands = {"sampled": False, **operands}
     got, want = cloned(operands), cloned(operands)
     getattr(torch.ops.dgs, name)(*in_order(name, got))
     getattr(reference, name)(*in_order(name, want))

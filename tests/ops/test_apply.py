@@ -13,8 +13,8 @@ def chosen(p, seed=1):
     """A selection of p's k from normal numbers."""
     slots = p.selection()
     reference.select(
-        p.normal(seed), p.offsets, p.counts, slots["starts"], slots["indices"], slots["values"], slots["nnz"]
-    )
+        p.normal(seed), p.offsets, p.counts, slots["starts"], False, slots["indices"], slots["values"], slots["nnz"]
+    )  # fmt: skip
     return slots
 
 

@@ -12,7 +12,6 @@ import torch
 VALID = {
     "select": ["x"],
     "select_difference": ["x", "y"],
-    "select_sampled": ["x"],
     "step_velocity": ["weights", "velocity", "velocity_out"],
     "step_dgc": ["weights", "velocity", "residual", "velocity_out", "residual_out"],
     "step_dense": ["weights", "out"],
@@ -44,7 +43,7 @@ def operands(make_problem, op, device, style="list"):
     p = make_problem(SIZES, 0.1, device, style)
     available = {
         "grads": p.normal(0), **p.layout(), **p.selection(), "codec": 2, "subtract": False,
-        "grad_scale": 1.0, "nesterov": False, **{rate: p.rates(i) for i, rate in enumerate(RATES)},
+        "grad_scale": 1.0, "nesterov": False, "sampled": False, **{rate: p.rates(i) for i, rate in enumerate(RATES)},
     }  # fmt: skip
     if op == "dense_add_":
         available["values"] = torch.randn(p.numel, device=device)

@@ -41,6 +41,7 @@ def test_step_velocity(agree, make_problem, sizes, density, dtype, device, style
     p = make_problem(sizes, density, device, style)
     got = agree("step_velocity", **velocity_operands(p, dtype), **p.layout(), **p.selection())
     assert got["nnz"].tolist() == p.counts.tolist()
+    agree("step_velocity", **velocity_operands(p, dtype), sampled=True, **p.layout(), **p.selection(spare=20))
 
 
 @pytest.mark.parametrize("nesterov", [False, True], ids=["plain", "nesterov"])
@@ -48,6 +49,7 @@ def test_step_dgc(agree, make_problem, sizes, nesterov, dtype, device, style):
     p = make_problem(sizes, 0.01, device, style)
     got = agree("step_dgc", **dgc_operands(p, dtype, nesterov), **p.layout(), **p.selection())
     assert got["nnz"].tolist() == p.counts.tolist()
+    agree("step_dgc", **dgc_operands(p, dtype, nesterov), sampled=True, **p.layout(), **p.selection(spare=20))
 
 
 def test_step_dense(agree, make_problem, sizes, dtype, device, style):
@@ -122,7 +124,9 @@ def test_step_dgc_reports_either_state_even_without_a_gradient(agree, make_probl
     p = make_problem([n, 10], 0.01, device, "list")
     operands = dgc_operands(p) | {"grads": missing(p, {0})}
     operands[where][0][n // 2] = torch.nan
-    assert agree("step_dgc", **operands, **p.layout(), **p.selection())["nnz"].tolist() == [-1, 1]
+    for sampled in (False, True):
+        got = agree("step_dgc", **operands, sampled=sampled, **p.layout(), **p.selection())
+        assert [nnz >= 0 for nnz in got["nnz"].tolist()] == [False, True]
 
 
 def test_step_dense_reports_what_is_not_finite(agree, make_problem, device):

@@ -19,7 +19,7 @@ def test_select_on_threads(agree, make_problem, threads, density, values):
     if values == "ties":
         x[0].mul_(4).round_()
     agree("select", x=x, **p.layout(), **p.selection())
-    agree("select_sampled", x=x, **p.layout(), **p.selection(spare=5))
+    agree("select", x=x, sampled=True, **p.layout(), **p.selection(spare=5))
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])

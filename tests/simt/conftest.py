@@ -20,13 +20,12 @@ GRADIENT_TYPE = {torch.float32: 1, torch.float16: 2, torch.bfloat16: 3}
 
 # What each C function takes after the Frame, by the names of the op's schema.
 CALLS: dict[str, tuple[str, ...]] = {
-    "select": ("x",),
-    "select_difference": ("x", "y"),
-    "select_sampled": ("x",),
-    "step_velocity": ("grads", "weights", "velocity", "velocity_out", "lr", "weight_decay"),
+    "select": ("x", "sampled"),
+    "select_difference": ("x", "y", "sampled"),
+    "step_velocity": ("grads", "weights", "velocity", "velocity_out", "lr", "weight_decay", "sampled"),
     "step_dgc": (
         *("grads", "weights", "velocity", "residual", "velocity_out", "residual_out"),
-        *("lr", "weight_decay", "momentum", "grad_scale", "nesterov"),
+        *("lr", "weight_decay", "momentum", "grad_scale", "nesterov", "sampled"),
     ),
     "step_dense": ("grads", "weights", "out", "lr", "weight_decay"),
     "apply_velocity_": ("velocity", "keep"),

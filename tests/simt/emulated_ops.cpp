@@ -57,8 +57,10 @@ std::vector<Operand> per_segment(const Frame& frame, F f) {
 }
 
 template <class Operand>
-void select_from(EmulatedLauncher& launcher, const Frame& frame, const std::vector<Operand>& operands) {
-  dgs::cuda::select_exact(launcher, frame.layout(), frame.counts, operands, frame.slots(), frame.chunk);
+void select_from(EmulatedLauncher& launcher, const Frame& frame, const std::vector<Operand>& operands,
+                 bool sampled) {
+  dgs::cuda::select_top(launcher, frame.layout(), frame.counts, sampled, operands, frame.slots(),
+                        frame.chunk);
 }
 
 }  // namespace
@@ -73,53 +75,54 @@ void emulate(uint64_t seed) {
                   .hold_back = seed % 2 == 1};
 }
 
-const char* emulated_select(const Frame* f, float* const* x) {
+const char* emulated_select(const Frame* f, float* const* x, bool sampled) {
   return run([&](auto& launcher) {
     select_from(launcher, *f,
-                per_segment<dgs::cuda::Values>(*f, [&](int64_t s) { return dgs::cuda::Values{x[s]}; }));
+                per_segment<dgs::cuda::Values>(*f, [&](int64_t s) { return dgs::cuda::Values{x[s]}; }),
+                sampled);
   });
 }
 
-const char* emulated_select_difference(const Frame* f, float* const* x, float* const* y) {
+const char* emulated_select_difference(const Frame* f, float* const* x, float* const* y, bool sampled) {
   using Operand = dgs::cuda::Difference;
   return run([&](auto& launcher) {
-    select_from(launcher, *f, per_segment<Operand>(*f, [&](int64_t s) { return Operand{x[s], y[s]}; }));
-  });
-}
-
-const char* emulated_select_sampled(const Frame* f, float* const* x) {
-  return run([&](auto& launcher) {
-    const auto operands =
-        per_segment<dgs::cuda::Values>(*f, [&](int64_t s) { return dgs::cuda::Values{x[s]}; });
-    dgs::cuda::select_sampled(launcher, f->layout(), f->counts, operands, f->slots(), f->chunk);
+    select_from(launcher, *f, per_segment<Operand>(*f, [&](int64_t s) { return Operand{x[s], y[s]}; }),
+                sampled);
   });
 }
 
 const char* emulated_step_velocity(const Frame* f, const Grads* grads, float* const* weights,
                                    float* const* velocity, float* const* velocity_out, const float* lr,
-                                   const float* weight_decay) {
+                                   const float* weight_decay, bool sampled) {
   using Operand = dgs::cuda::VelocityStep;
   return run([&](auto& launcher) {
-    select_from(launcher, *f, per_segment<Operand>(*f, [&](int64_t s) {
-                  return Operand{(*grads)[s],     weights[s], velocity[s],
-                                 velocity_out[s], lr[s],      weight_decay[s]};
-                }));
+    select_from(launcher, *f,
+                per_segment<Operand>(*f,
+                                     [&](int64_t s) {
+                                       return Operand{(*grads)[s],     weights[s], velocity[s],
+                                                      velocity_out[s], lr[s],      weight_decay[s]};
+                                     }),
+                sampled);
   });
 }
 
 const char* emulated_step_dgc(const Frame* f, const Grads* grads, float* const* weights,
                               float* const* velocity, float* const* residual, float* const* velocity_out,
                               float* const* residual_out, const float* lr, const float* weight_decay,
-                              const float* momentum, double grad_scale, bool nesterov) {
+                              const float* momentum, double grad_scale, bool nesterov, bool sampled) {
   using Operand = dgs::cuda::DgcStep;
   return run([&](auto& launcher) {
-    select_from(
-        launcher, *f, per_segment<Operand>(*f, [&](int64_t s) {
-          return Operand{
-              (*grads)[s],     weights[s], velocity[s],     residual[s], velocity_out[s],
-              residual_out[s], lr[s],      weight_decay[s], momentum[s], static_cast<float>(grad_scale),
-              nesterov};
-        }));
+    select_from(launcher, *f,
+                per_segment<Operand>(*f,
+                                     [&](int64_t s) {
+                                       return Operand{(*grads)[s],     weights[s],
+                                                      velocity[s],     residual[s],
+                                                      velocity_out[s], residual_out[s],
+                                                      lr[s],           weight_decay[s],
+                                                      momentum[s],     static_cast<float>(grad_scale),
+                                                      nesterov};
+                                     }),
+                sampled);
   });
 }
 
