@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
+from typing import Any
 
 from dgs_ext import wire
 from dgs_ext.wire import Codec
@@ -16,28 +18,45 @@ from ..protocol import Hello
 from ..transport import Link
 
 
+class Challenge:
+    """What the server answers to a worker's first message, and the check of what comes back.
+
+    Args:
+        first: the worker's first message, its nonce.
+        token: the secret that the worker must hold, if there is one.
+    """
+
+    def __init__(self, first: Mapping[str, Any], token: str | None) -> None:
+        nonce = first.get("nonce")
+        if not isinstance(nonce, str) or not 8 <= len(nonce) <= 256:
+            raise ProtocolError("a join begins with a nonce of 8 to 256 characters")
+        self._token, self._theirs, self._mine = token, nonce, protocol.nonce()
+        self.message: dict[str, Any] = {"challenge": None}
+        if token is not None:
+            self.message = {
+                "challenge": self._mine,
+                "proof": protocol.proof(token, "server", nonce, self._mine),
+            }
+
+    def hello(self, answer: Mapping[str, Any]) -> Hello:
+        """The hello in the worker's answer, once it has proven that it holds the token."""
+        protocol.raise_refusal(answer)
+        if self._token is not None:
+            protocol.check_proof(self._token, "worker", self._theirs, self._mine, answer.get("proof"))
+        if answer.get("protocol") != protocol.PROTOCOL:
+            raise RefusedError(
+                "protocol",
+                f"the worker speaks protocol {answer.get('protocol')!r:.20}, the server {protocol.PROTOCOL}: "
+                "install the same release on both",
+            )
+        return protocol.parse(Hello, answer)
+
+
 def hear_hello(link: Link, token: str | None, timeout: timedelta) -> Hello:
-    """The worker's hello, once it has proven that it holds the token (if there is one)."""
-    first = link.hear(timeout)
-    nonce = first.get("nonce")
-    if not isinstance(nonce, str) or not 8 <= len(nonce) <= 256:
-        raise ProtocolError("a join begins with a nonce of 8 to 256 characters")
-    challenge = protocol.nonce()
-    if token is None:
-        link.tell({"challenge": None})
-    else:
-        link.tell({"challenge": challenge, "proof": protocol.proof(token, "server", nonce, challenge)})
-    answer = link.hear(timeout)
-    protocol.raise_refusal(answer)
-    if token is not None:
-        protocol.check_proof(token, "worker", nonce, challenge, answer.get("proof"))
-    if answer.get("protocol") != protocol.PROTOCOL:
-        raise RefusedError(
-            "protocol",
-            f"the worker speaks protocol {answer.get('protocol')!r:.20}, the server {protocol.PROTOCOL}: "
-            "install the same release on both",
-        )
-    return protocol.parse(Hello, answer)
+    """The worker's hello, over a link; each message within `timeout`."""
+    challenge = Challenge(link.hear(timeout), token)
+    link.tell(challenge.message)
+    return challenge.hello(link.hear(timeout))
 
 
 def check_hello(hello: Hello, layout: Layout, settings: Settings, dense: bool) -> None:

@@ -14,10 +14,9 @@ from ..config import Settings
 from ..errors import DGSError, RefusedError, TransportError
 from ..protocol import Welcome, refusal
 from ..transport import Link, Listener
-from .budget import Budget
-from .join import check_hello, hear_hello
-from .roster import Roster
-from .session import Exchange, Session, WorkerRecord
+from .join import hear_hello
+from .reception import Reception
+from .session import Session, WorkerRecord
 from .state import ServerState
 
 log = logging.getLogger(__name__)
@@ -62,15 +61,9 @@ class Server:
         stop: threading.Event | None = None,
     ) -> None:
         self.state, self.buffers, self.settings = state, buffers, settings
-        self._listener, self._dense = listener, dense
-        self._roster = Roster(settings, dense)
-        self._shared = Exchange(
-            state,
-            buffers,
-            Budget(state.layout, settings.density_down),
-            self._roster.active,
-            timedelta(seconds=settings.exchange_timeout),
-        )
+        self._listener = listener
+        self._reception = Reception(state, buffers, settings, dense)
+        self._roster = self._reception.roster
         self._threads: list[threading.Thread] = []
         self._told = stop or threading.Event()
 
@@ -122,8 +115,7 @@ class Server:
     def _join(self, link: Link) -> tuple[Session, Welcome] | None:
         try:
             hello = hear_hello(link, self.settings.token, _JOIN_TIMEOUT)
-            check_hello(hello, self.state.layout, self.settings, self._dense)
-            return self._roster.admit(link, hello, self._shared)
+            return self._reception.admit(link, hello)
         except RefusedError as error:
             log.warning("a worker was refused (%s): %s", error.code, error)
             self._tell(link, refusal(error.code, str(error)))
@@ -154,16 +146,7 @@ class Server:
         except Exception:
             log.exception("an error in the server ended the session of worker %d", worker.rank)
         finally:
-            if outcome in ("died", "failed"):
-                self.buffers.forget(worker.rank)
-            self._roster.leave(session, outcome, reason)
-        self._say_left(worker, outcome, reason)
-
-    def _say_left(self, worker: WorkerRecord, outcome: str, reason: str) -> None:
-        if outcome == "finished":
-            log.info("worker %d finished after %d exchanges", worker.rank, worker.exchanges)
-        elif outcome != "alive":
-            log.warning("worker %d %s at version %d: %s", worker.rank, outcome, self.state.version, reason)
+            self._reception.dismiss(session, outcome, reason)
 
     def _close(self) -> None:
         self._told.set()

@@ -61,7 +61,7 @@ class Exchange:
 
 
 class Session:
-    """Owns its link, its worker's mirror and its buffers; `run` is called from one thread."""
+    """Owns its link, its worker's mirror and its buffers; `run` or `handle` is called from one thread."""
 
     def __init__(self, link: Link, worker: WorkerRecord, shared: Exchange) -> None:
         self.link, self.worker = link, worker
@@ -77,22 +77,28 @@ class Session:
         Raises:
             TransportError, FrameError, ProtocolError: the session is to be dropped; θ is whole.
         """
-        handlers = {Kind.PUSH: self._push, Kind.REQUEST: self._request, Kind.BUFFERS: self._buffers}
         while True:
-            frame = self.link.receive(None)
-            decoded = self._packer.decode(frame)
-            self.worker.bytes_up += frame.numel()
-            if decoded.header.kind == Kind.GOODBYE:
-                return self._goodbye(decoded)
-            handler = handlers.get(decoded.header.kind)
-            if handler is None:
-                raise ProtocolError(f"a worker may not send a {decoded.header.kind.name} frame")
-            try:
-                handler(decoded)
-            except RefusedError as error:
-                log.warning("worker %d: refused (%s): %s", self.worker.rank, error.code, error)
-                meta = protocol.meta(**protocol.refusal(error.code, str(error)))
-                self._reply(Kind.ERROR, decoded.header, meta)
+            told = self.handle(self.link.receive(None))
+            if told is not None:
+                return told
+
+    def handle(self, frame: Tensor) -> tuple[str, str] | None:
+        """Does what one frame asks and sends the answer, if it has one; of a goodbye returns what `run` returns."""
+        decoded = self._packer.decode(frame)
+        self.worker.bytes_up += frame.numel()
+        kind = decoded.header.kind
+        if kind == Kind.GOODBYE:
+            return self._goodbye(decoded)
+        handler = {Kind.PUSH: self._push, Kind.REQUEST: self._request, Kind.BUFFERS: self._buffers}.get(kind)
+        if handler is None:
+            raise ProtocolError(f"a worker may not send a {kind.name} frame")
+        try:
+            handler(decoded)
+        except RefusedError as error:
+            log.warning("worker %d: refused (%s): %s", self.worker.rank, error.code, error)
+            meta = protocol.meta(**protocol.refusal(error.code, str(error)))
+            self._reply(Kind.ERROR, decoded.header, meta)
+        return None
 
     def _push(self, decoded: Decoded) -> None:
         meta = protocol.parse_meta(decoded.meta)
