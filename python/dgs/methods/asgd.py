@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor
@@ -16,26 +16,57 @@ from .base import Hyper, Method
 
 
 class ASGD(Method):
-    """q = lr·g, dense; the model comes back dense."""
+    """q = lr·g, dense; the model comes back dense.
+
+    Steps that are not exchanged are summed in a buffer, made by the first of them, that goes with the next push.
+    """
 
     name = "asgd"
     dense = True
     uses = frozenset()
+    state_name = "accumulated"
 
     def __init__(self, layout: Layout, device: torch.device) -> None:
         super().__init__(layout, device)
         self._update = torch.zeros(layout.numel, device=device)
-        self._status = torch.zeros(len(layout.segments), dtype=torch.int64, device=device)
+        self._accumulated: Tensor | None = None
+        self._holds = False  # whether anything is in it
+        segments = len(layout.segments)
+        self._none = torch.zeros(segments, dtype=torch.int64)
+        self._selected = Selection.allocate(self._none, device)  # of nothing: its nnz says what is not finite
 
     def step(self, grads: Sequence[Tensor], weights: Sequence[Tensor], hyper: Hyper) -> Tensor:
-        ops.step_dense(
-            grads, weights, [self._update], hyper.lr, hyper.weight_decay, self.layout.offsets, self._status
-        )
+        offsets = self.layout.offsets
+        rates = hyper.lr, hyper.weight_decay, offsets
+        if self._accumulated is None or not self._holds:
+            ops.step_dense(grads, weights, [self._update], *rates, self._selected.nnz)
+        else:
+            held = [self._accumulated]
+            ops.step_velocity(grads, weights, held, [self._update], *rates, self._none, self._selected)
         return self._update
 
+    def accumulate(self, grads: Sequence[Tensor], weights: Sequence[Tensor], hyper: Hyper) -> None:
+        self.step(grads, weights, hyper)
+        if self.failed() is None:
+            room = torch.zeros_like(self._update) if self._accumulated is None else self._accumulated
+            self._accumulated, self._update, self._holds = self._update, room, True
+
+    def flush(self, hyper: Hyper) -> Tensor | None:
+        if self._accumulated is None or not self._holds:
+            return None
+        self._selected.nnz.zero_()
+        return self._update.copy_(self._accumulated)
+
     def failed(self) -> int | None:
-        bad = (self._status < 0).nonzero()
-        return int(bad[0]) if bad.numel() else None
+        return self._selected.failed()
 
     def commit(self, sent: Selection | Tensor, hyper: Hyper) -> None:
         """Nothing is held back, so nothing is left."""
+        self._holds = False
+
+    def buffers(self) -> dict[str, Tensor]:
+        return {} if self._accumulated is None or not self._holds else {self.state_name: self._accumulated}
+
+    def reserve(self, names: Collection[str]) -> None:
+        if self.state_name in names and not self._holds:
+            self._accumulated, self._holds = torch.zeros_like(self._update), True

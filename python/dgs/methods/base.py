@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -48,7 +48,6 @@ class Method(ABC):
 
     def __init__(self, layout: Layout, device: torch.device) -> None:
         self.layout, self.device = layout, device
-        self._selection: Selection | None = None
 
     @classmethod
     def create(cls, layout: Layout, device: torch.device, settings: Settings) -> Method:
@@ -63,16 +62,82 @@ class Method(ABC):
         """
 
     @abstractmethod
+    def accumulate(self, grads: Sequence[Tensor], weights: Sequence[Tensor], hyper: Hyper) -> None:
+        """A step that is not exchanged: the state takes `grads` at once, unless the step has `failed`."""
+
+    @abstractmethod
+    def flush(self, hyper: Hyper) -> Selection | Tensor | None:
+        """The last push of a worker that leaves, as `step` returns one: all that is held; None if that is nothing.
+
+        It is the push of a step without gradients at density 1, and `commit` takes it out of the state.
+        """
+
+    @abstractmethod
     def failed(self) -> int | None:
-        """The first segment whose last step was not finite, or None."""
+        """The first segment whose last `step`, `accumulate` or `flush` was not finite, or None."""
 
     @abstractmethod
     def commit(self, sent: Selection | Tensor, hyper: Hyper) -> None:
         """Takes what was `sent` (the values of the last `step`, quantised) out of the state."""
 
     def buffers(self) -> dict[str, Tensor]:
-        """The model-sized state, flat float32 [N] each, by name."""
+        """The model-sized state, flat float32 [N] each, by name: what state_dict saves, and loads in place."""
         return {}
+
+    def reserve(self, names: Collection[str]) -> None:
+        """Makes `buffers` hold those of `names` that this method knows, before a saved state is loaded."""
+
+
+class SparseMethod(Method):
+    """A method that pushes a selection of its state; each buffer has a second, swapped in when the step lasts."""
+
+    def __init__(self, layout: Layout, device: torch.device) -> None:
+        super().__init__(layout, device)
+        self._selection: Selection | None = None
+        self._last: Selection | None = None
+
+    @abstractmethod
+    def compute(
+        self, grads: Sequence[Tensor], weights: Sequence[Tensor], hyper: Hyper, out: Selection
+    ) -> None:
+        """Writes the next state beside the present one, and selects hyper.counts entries of it."""
+
+    @abstractmethod
+    def swap(self) -> None:
+        """Makes the next state the present one."""
+
+    @abstractmethod
+    def take_out(self, sent: Selection, hyper: Hyper) -> None:
+        """Takes what was sent out of the present state."""
+
+    def step(self, grads: Sequence[Tensor], weights: Sequence[Tensor], hyper: Hyper) -> Selection:
+        self._last = selection = self._selected_into(hyper.counts)
+        self.compute(grads, weights, hyper, selection)
+        return selection
+
+    def accumulate(self, grads: Sequence[Tensor], weights: Sequence[Tensor], hyper: Hyper) -> None:
+        none = torch.zeros_like(hyper.counts)
+        self._last = Selection.allocate(none, self.device)
+        self.compute(grads, weights, replace(hyper, counts=none), self._last)
+        if self.failed() is None:
+            self.swap()
+
+    def flush(self, hyper: Hyper) -> Selection | None:
+        everything = replace(hyper, counts=self.layout.offsets.diff())
+        no_gradient = torch.empty(0, device=self.device)
+        of_no_use = torch.empty(
+            self.layout.numel, device=self.device
+        )  # only a gradient is decayed by weights
+        selection = self.step([no_gradient] * len(self.layout.segments), [of_no_use], everything)
+        return None if selection.failed() is None and selection.total() == 0 else selection
+
+    def failed(self) -> int | None:
+        return None if self._last is None else self._last.failed()
+
+    def commit(self, sent: Selection | Tensor, hyper: Hyper) -> None:
+        assert isinstance(sent, Selection)
+        self.swap()
+        self.take_out(sent, hyper)
 
     def _selected_into(self, counts: Tensor) -> Selection:
         capacity = None if self._selection is None else self._selection.starts.diff()
@@ -81,7 +146,7 @@ class Method(ABC):
         return self._selection
 
 
-class VelocityMethod(Method):
+class VelocityMethod(SparseMethod):
     """One flat buffer v, and u = v + lr·g in another that is swapped in by the commit."""
 
     state_name: ClassVar[str]
@@ -95,8 +160,9 @@ class VelocityMethod(Method):
     def keep(self, hyper: Hyper) -> Tensor:
         """The factor of q that leaves the state, float32 [S]."""
 
-    def step(self, grads: Sequence[Tensor], weights: Sequence[Tensor], hyper: Hyper) -> Selection:
-        selection = self._selected_into(hyper.counts)
+    def compute(
+        self, grads: Sequence[Tensor], weights: Sequence[Tensor], hyper: Hyper, out: Selection
+    ) -> None:
         ops.step_velocity(
             grads,
             weights,
@@ -106,22 +172,14 @@ class VelocityMethod(Method):
             hyper.weight_decay,
             self.layout.offsets,
             hyper.counts,
-            selection,
+            out,
         )
-        return selection
 
-    def failed(self) -> int | None:
-        return None if self._selection is None else self._selection.failed()
-
-    def commit(self, sent: Selection | Tensor, hyper: Hyper) -> None:
-        assert isinstance(sent, Selection)
+    def swap(self) -> None:
         self._state, self._next = self._next, self._state
-        ops.apply_velocity_(
-            [self._state],
-            self.keep(hyper),
-            self.layout.offsets,
-            sent,
-        )
+
+    def take_out(self, sent: Selection, hyper: Hyper) -> None:
+        ops.apply_velocity_([self._state], self.keep(hyper), self.layout.offsets, sent)
 
     def buffers(self) -> dict[str, Tensor]:
         return {self.state_name: self._state}

@@ -14,13 +14,13 @@ from dgs_ext import ops
 from dgs_ext.ops import Selection
 
 from ..layout import Layout
-from .base import Hyper, Method
+from .base import Hyper, SparseMethod
 
 if TYPE_CHECKING:
     from ..config import Settings
 
 
-class DGC(Method):
+class DGC(SparseMethod):
     """u = m·u + g;  r = r + lr·u;  q = top(r);  r = r - q;  u = 0 where sent (momentum factor masking).
 
     The residual is kept in units of the update (lr·u; the paper accumulates before the learning rate), so that a
@@ -64,8 +64,9 @@ class DGC(Method):
         limit = self.clip / math.sqrt(self.workers or workers)
         return limit / norm if norm > limit and math.isfinite(norm) else 1.0
 
-    def step(self, grads: Sequence[Tensor], weights: Sequence[Tensor], hyper: Hyper) -> Selection:
-        selection = self._selected_into(hyper.counts)
+    def compute(
+        self, grads: Sequence[Tensor], weights: Sequence[Tensor], hyper: Hyper, out: Selection
+    ) -> None:
         ops.step_dgc(
             grads,
             weights,
@@ -78,19 +79,16 @@ class DGC(Method):
             hyper.momentum,
             self.layout.offsets,
             hyper.counts,
-            selection,
+            out,
             grad_scale=self._grad_scale(grads, hyper.workers),
             nesterov=self.nesterov,
         )
-        return selection
 
-    def failed(self) -> int | None:
-        return None if self._selection is None else self._selection.failed()
-
-    def commit(self, sent: Selection | Tensor, hyper: Hyper) -> None:
-        assert isinstance(sent, Selection)
+    def swap(self) -> None:
         self._velocity, self._velocity_next = self._velocity_next, self._velocity
         self._residual, self._residual_next = self._residual_next, self._residual
+
+    def take_out(self, sent: Selection, hyper: Hyper) -> None:
         ops.apply_dgc_([self._velocity], [self._residual], self.layout.offsets, hyper.counts, sent)
 
     def buffers(self) -> dict[str, Tensor]:
