@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstdio>
 #include <deque>
 #include <memory>
 #include <numeric>
@@ -10,7 +11,7 @@
 #include <string>
 #include <vector>
 
-#include "thread.h"
+#include "warp.h"
 
 namespace simt {
 
@@ -20,12 +21,18 @@ struct Error : std::runtime_error {
 
 inline std::string failure;  // what ended the launch; empty while all is well
 
+inline std::string at(const char* file, unsigned line) {
+  return std::string(file) + ":" + std::to_string(line);
+}
+inline std::string at(const std::source_location& place) { return at(place.file_name(), place.line()); }
+inline std::string hexadecimal(uint32_t mask) {
+  char digits[11];
+  std::snprintf(digits, sizeof digits, "0x%08x", mask);
+  return digits;
+}
 inline std::string position(const Thread& t) {
   return " [block " + std::to_string(t.block_index.x) + ", thread " + std::to_string(t.linear) + "]";
 }
-
-// --- the scheduler, on the host's stack
-// -------------------------------------------------------------------------------
 
 // Threads keep their stacks from launch to launch.
 class ThreadPool {
@@ -52,9 +59,11 @@ class ThreadPool {
 };
 inline ThreadPool pool;
 
+constexpr uint64_t kMostIdle = 1 << 20;
+
 class Grid {
  public:
-  Grid(dim3 grid, dim3 block) : grid_(grid), block_(block) {}
+  Grid(dim3 grid, dim3 block, size_t shared) : grid_(grid), block_(block), shared_(shared) {}
   ~Grid() {
     for (auto* blocks : {&live_, &ended_})
       for (auto& block : *blocks) free_block(*block);
@@ -80,6 +89,7 @@ class Grid {
   void start_block(uint64_t index) {
     live_.push_back(std::make_unique<Block>());
     Block& block = *live_.back();
+    block.dynamic_bytes = shared_;
     const unsigned threads = block_.x * block_.y * block_.z;
     block.warp_order.resize((threads + kWarp - 1) / kWarp);
     for (unsigned i = 0; i < threads; ++i) block.threads.push_back(pool.take());
@@ -101,6 +111,7 @@ class Grid {
     t.state = State::kReady;
     t.held_back = held_back;
     t.fenced = false;
+    t.idle = false;
     t.complaint = nullptr;
   }
 
@@ -140,9 +151,15 @@ class Grid {
   void after(Thread& t) {
     Block& block = *t.block;
     if (t.complaint != nullptr) {
-      failure = t.complaint + position(t);
+      failure = at(t.file, t.line) + ": " + t.complaint + position(t);
       return;
     }
+    idle_ = t.idle ? idle_ + 1 : 0;
+    if (idle_ > kMostIdle) {
+      failure = "every thread only waits for another (__nanosleep in a loop)" + position(t);
+      return;
+    }
+    t.idle = false;
     switch (t.state) {
       case State::kReady:
         ready_.push_back(&t);
@@ -176,14 +193,15 @@ class Grid {
       if (t->state != State::kAtBarrier) continue;
       if (first == nullptr) first = t;
       if (t->place.line() != first->place.line() || t->place.column() != first->place.column()) {
-        failure = "__syncthreads reached at different places, lines " + std::to_string(first->place.line()) +
-                  " and " + std::to_string(t->place.line()) + position(*t);
+        failure = "__syncthreads reached at different places, " + at(first->place) + " and " + at(t->place) +
+                  position(*t);
         return;
       }
       count += t->predicate != 0;
     }
     if (block.done > 0) {
-      failure = "__syncthreads: some threads of the block have exited" + position(*first);
+      failure =
+          at(first->place) + ": __syncthreads: some threads of the block have exited" + position(*first);
       return;
     }
     const bool all = count == static_cast<int>(block.threads.size());
@@ -202,61 +220,24 @@ class Grid {
     }
   }
 
-  // The threads of a warp that a mask names.
-  struct Lanes {
-    Lanes(Block& block, unsigned warp, uint32_t mask) {
-      for (unsigned lane = 0; lane < kWarp && warp * kWarp + lane < block.threads.size(); ++lane)
-        if ((mask >> lane & 1u) != 0) named[count++] = block.threads[warp * kWarp + lane];
-    }
-    Thread** begin() { return named; }
-    Thread** end() { return named + count; }
-    Thread* named[kWarp];
-    unsigned count = 0;
-  };
-
   // All lanes of the mask that have not exited must be at the same collective; then each gets its result.
   void try_warp(Block& block, unsigned warp, const Thread& like) {
-    const uint32_t mask = like.mask;
-    const Collective collective = like.collective;
-    Lanes named(block, warp, mask);
-    if (named.count != static_cast<unsigned>(__builtin_popcount(mask))) {
-      failure = "warp collective: the mask names a lane beyond the block" + position(like);
+    Lanes named(block, warp, like.mask);
+    if (named.count != static_cast<unsigned>(__builtin_popcount(like.mask))) {
+      failure = at(like.place) + ": warp collective: the mask names a lane beyond the block" + position(like);
       return;
     }
-    uint32_t live = 0, set = 0;
-    uint64_t values[kWarp] = {};
-    for (const Thread* t : named) {
-      if (t->state == State::kDone) continue;
-      if (t->state != State::kAtWarp || t->mask != mask || t->collective != collective) return;
-      const unsigned lane = t->linear % kWarp;
-      values[lane] = t->value;
-      live |= 1u << lane;
-      if (t->value != 0) set |= 1u << lane;
-    }
+    const Meeting meeting(named, like);
+    if (!meeting.complete()) return;
     for (Thread* t : named) {
       if (t->state == State::kDone) continue;
-      if (collective == Collective::kShuffle && (live >> t->source & 1u) == 0) {
-        failure = "shuffle: reads a lane that does not take part" + position(*t);
+      if (!meeting.has_source(*t)) {
+        failure = at(t->place) + ": shuffle: reads lane " + std::to_string(t->source) +
+                  ", which does not take part" + position(*t);
         return;
       }
-      go_on(*t, collective_result(collective, set, live, values[t->source]));
+      go_on(*t, meeting.result(*t));
     }
-  }
-
-  static uint64_t collective_result(Collective collective, uint32_t set, uint32_t live, uint64_t shuffled) {
-    switch (collective) {
-      case Collective::kShuffle:
-        return shuffled;
-      case Collective::kBallot:
-        return set;
-      case Collective::kAny:
-        return set != 0;
-      case Collective::kAll:
-        return set == live;
-      case Collective::kSync:
-        break;
-    }
-    return 0;
   }
 
   void describe_deadlock() {
@@ -265,10 +246,11 @@ class Grid {
     for (const Thread* t : live_.front()->threads) {
       if (t->state == State::kDone || ++shown > 6) continue;
       const bool barrier = t->state == State::kAtBarrier;
-      failure += " thread " + std::to_string(t->linear) +
-                 (barrier ? " at the barrier of line " + std::to_string(t->place.line())
-                          : " at a warp collective with mask " + std::to_string(t->mask)) +
-                 ";";
+      failure +=
+          " thread " + std::to_string(t->linear) +
+          (barrier ? " at the barrier of " + at(t->place)
+                   : " at the warp collective of " + at(t->place) + " with mask " + hexadecimal(t->mask)) +
+          ";";
     }
   }
 
@@ -312,6 +294,8 @@ class Grid {
   }
 
   dim3 grid_, block_;
+  size_t shared_;
+  uint64_t idle_ = 0;  // how often in a row threads only gave way
   std::deque<Thread*> ready_;
   std::vector<std::unique_ptr<Block>> live_, ended_;
 };
@@ -325,17 +309,18 @@ SIMT_UNSEEN inline void meet_host() {
 
 // Runs `kernel` once per thread of the grid, on the host's stack throughout.
 template <class Kernel>
-void run_grid(dim3 grid, dim3 block, Kernel& kernel) {
+void run_grid(dim3 grid, dim3 block, size_t shared, Kernel& kernel) {
   if (current != nullptr) throw Error("simt: launched from device code");
   const uint64_t threads = uint64_t{block.x} * block.y * block.z;
-  if (threads == 0 || threads > 1024 || grid.x == 0 || grid.y == 0 || grid.z == 0)
+  const bool block_fits = threads > 0 && threads <= 1024 && block.z <= 64 && shared <= kMostShared;
+  if (!block_fits || grid.x == 0 || grid.x > 0x7fffffffu || grid.y - 1 >= 65535 || grid.z - 1 >= 65535)
     throw Error("simt: bad launch shape");
   failure.clear();
   random_state = config.seed;
   body = [](void* argument) { (*static_cast<Kernel*>(argument))(); };
   body_argument = &kernel;
   meet_host();
-  Grid(grid, block).run();
+  Grid(grid, block, shared).run();
 }
 
 }  // namespace simt

@@ -33,6 +33,27 @@ void collectives(int* out /* [32, 9] */) {
   mine[8] = __syncthreads_or(lane == 4);
 }
 
+// Each lane's neighbours in segments of eight lanes, and its equals.
+void narrow_collectives(int* out /* [32, 5] */) {
+  const int lane = static_cast<int>(threadIdx.x);
+  int* const mine = out + lane * 5;
+  mine[0] = __shfl_sync(kFull, lane, 5, 8);
+  mine[1] = __shfl_up_sync(kFull, lane, 3, 8);
+  mine[2] = __shfl_down_sync(kFull, lane, 3, 8);
+  mine[3] = __shfl_xor_sync(kFull, lane, 9, 8);
+  mine[4] = static_cast<int>(__match_any_sync(kFull, lane % 3));
+}
+
+void integers(unsigned* out /* [7] */) {
+  out[0] = static_cast<unsigned>(__clz(0x00800000) * 100 + __clz(0));
+  out[1] = static_cast<unsigned>(__ffs(0x00800000) * 100 + __ffs(0));
+  out[2] = static_cast<unsigned>(__clzll(1ll << 40) * 100 + __ffsll(1ll << 40));
+  out[3] = static_cast<unsigned>(__popcll(~0ull) * 100 + __popc(7u));
+  out[4] = __brev(0x80000002u);
+  out[5] = __float_as_uint(1.0f);
+  out[6] = static_cast<unsigned>(__uint_as_float(0x40400000u));
+}
+
 void atomics(unsigned* out /* [5] */, unsigned long long* sum) {
   atomicAdd(&out[0], 1u);
   atomicMax(&out[1], threadIdx.x);
@@ -40,6 +61,32 @@ void atomics(unsigned* out /* [5] */, unsigned long long* sum) {
   atomicOr(&out[3], 1u << (threadIdx.x % 32));
   if (atomicCAS(&out[4], 0u, threadIdx.x + 1) == 0u) atomicExch(&out[4], 7u);
   atomicAdd(sum, 0x100000000ull);
+}
+
+void more_atomics(unsigned* out /* [5] */) {
+  atomicSub(&out[0], 1u);
+  atomicAnd(&out[1], ~(1u << (threadIdx.x % 32)));
+  atomicXor(&out[2], 1u << (threadIdx.x % 32));
+  atomicInc(&out[3], 9u);
+  atomicDec(&out[4], 9u);
+}
+
+// Four values a thread, through dynamic shared memory, back to front.
+void vectors(const float* in /* [4 * blockDim.x] */, float* out /* the same */) {
+  SIMT_DYNAMIC_SHARED(float4, tile);
+  const unsigned last = blockDim.x - 1;
+  tile[threadIdx.x] = __ldcs(reinterpret_cast<const float4*>(in) + threadIdx.x);
+  __syncthreads();
+  const float4 x = tile[last - threadIdx.x];
+  __stcs(reinterpret_cast<float4*>(out) + threadIdx.x, make_float4(x.w, x.z, x.y, x.x));
+}
+
+// Block 1 waits for block 0.
+void wait_for_another(unsigned* flag) {
+  if (blockIdx.x == 0)
+    atomicExch(flag, 1u);
+  else
+    while (atomicAdd(flag, 0u) == 0) __nanosleep(20);
 }
 
 // The last block to finish adds up what every block has left.
@@ -88,6 +135,23 @@ void wrong_mask(int* out) {
 }
 void lanes_beyond(int* out) { out[threadIdx.x] = __shfl_sync(kFull, 1, 0); }  // in a block of 16
 
+void lane_that_is_elsewhere(int* out) {
+  const unsigned mask = threadIdx.x < 16 ? 0x0000ffffu : 0xffff0000u;
+  out[threadIdx.x] = __shfl_sync(mask, 1, 20);
+}
+void width_of_three(int* out) { out[threadIdx.x] = __shfl_down_sync(kFull, 1, 1, 3); }
+void misaligned_load(int* out) { out[0] = reinterpret_cast<const int4*>(out + 1)[threadIdx.x].x; }
+void misaligned_store(int* out) { __stcs(reinterpret_cast<int2*>(out + 1) + threadIdx.x, make_int2(1, 2)); }
+void misaligned_atomic(int* out) { atomicAdd(reinterpret_cast<unsigned long long*>(out + 1), 1ull); }
+void too_much_shared(int* out) {
+  SIMT_SHARED(int, first, 8192);
+  SIMT_SHARED(int, second, 8192);
+  out[0] = first[0] + second[0];
+}
+void wait_for_nobody(int* out) {
+  while (atomicAdd(out, 0) == 0) __nanosleep(20);
+}
+
 bool reversed(const std::vector<int>& x) {
   for (int i = 0; i < 32; ++i)
     if (x[static_cast<size_t>(i)] != 31 - i) return false;
@@ -105,12 +169,52 @@ void test_collectives() {
   }
 }
 
+void test_narrow_collectives() {
+  std::vector<int> out(32 * 5);
+  simt::launch(1, 32, narrow_collectives, out.data());
+  for (int lane = 0; lane < 32; ++lane) {
+    const int in = lane % 8, xored = lane ^ 9;
+    int equal = 0;
+    for (int other = lane % 3; other < 32; other += 3) equal |= static_cast<int>(1u << other);
+    const int want[5] = {lane - in + 5, in < 3 ? lane : lane - 3, in > 4 ? lane : lane + 3,
+                         xored < lane - in + 8 ? xored : lane, equal};
+    for (int i = 0; i < 5; ++i)
+      expect(out[static_cast<size_t>(lane * 5 + i)] == want[i], "narrow collective " + std::to_string(i));
+  }
+}
+
+void test_integers() {
+  std::vector<unsigned> out(7);
+  simt::launch(1, 1, integers, out.data());
+  expect(out == std::vector<unsigned>{832, 2400, 2341, 6403, 0x40000001u, 0x3f800000u, 3},
+         "integer intrinsics");
+}
+
+void test_vectors() {
+  std::vector<float> in(4 * 64), out(4 * 64);
+  for (size_t i = 0; i < in.size(); ++i) in[i] = static_cast<float>(i);
+  simt::launch(1, 64, 64 * sizeof(float4), vectors, in.data(), out.data());
+  for (size_t i = 0; i < in.size(); ++i) expect(out[i] == in[in.size() - 1 - i], "vectors");
+}
+
+void test_waiting() {
+  const simt::Config before = simt::config;
+  simt::config.resident_blocks = 2;
+  unsigned flag = 0;
+  simt::launch(2, 32, wait_for_another, &flag);
+  expect(flag == 1, "a block that waits for another");
+  simt::config = before;
+}
+
 void test_atomics() {
   std::vector<unsigned> out{0, 0, 1000, 0, 0};
   unsigned long long sum = 0;
   simt::launch(3, 64, atomics, out.data(), &sum);
   expect(out == std::vector<unsigned>{192, 63, 0, kFull, 7}, "32-bit atomics");
   expect(sum == 192ull << 32, "64-bit atomics");
+  std::vector<unsigned> more{1000, kFull, 0, 0, 0};
+  simt::launch(1, 33, more_atomics, more.data());
+  expect(more == std::vector<unsigned>{967, 0, kFull - 1, 3, 7}, "more 32-bit atomics");
 }
 
 template <bool kFence>
@@ -145,17 +249,27 @@ void test_misuse() {
       {missing_lanes, 64, "deadlock, no thread can run"},
       {wrong_mask, 32, "not in its own mask"},
       {lanes_beyond, 16, "names a lane beyond the block"},
+      {lane_that_is_elsewhere, 32, "shuffle: reads lane 20, which does not take part"},
+      {width_of_three, 32, "the width is not a power of two"},
+      {misaligned_load, 1, "not at a multiple of 16 bytes [block 0, thread 0]"},
+      {misaligned_store, 2, "not at a multiple of 8 bytes [block 0, thread 0]"},
+      {misaligned_atomic, 1, "not at a multiple of 8 bytes [block 0, thread 0]"},
+      {too_much_shared, 1, "a block has more than 48 KiB"},
+      {wait_for_nobody, 2, "every thread only waits for another"},
   };
   for (const Misuse& misuse : all) {
-    std::vector<int> out(64);
+    alignas(16) int out[64] = {};
     std::string message;
     try {
-      simt::launch(1, misuse.threads, misuse.kernel, out.data());
+      simt::launch(1, misuse.threads, misuse.kernel, out);
     } catch (const simt::Error& error) {
       message = error.what();
     }
     expect(message.find(misuse.message) != std::string::npos,
            std::string(misuse.message) + ", not: " + message);
+    expect(message.empty() || message.find("test_emulator.cpp:") != std::string::npos ||
+               misuse.kernel == wait_for_nobody,
+           "the place of: " + message);
     test_collectives();  // launches still work after a failed one
   }
 }
@@ -175,6 +289,10 @@ int main(int argc, char** argv) {
     simt::config = {
         .seed = seed, .resident_blocks = static_cast<unsigned>(1 + seed % 3), .preempt_atomics = true};
     test_collectives();
+    test_narrow_collectives();
+    test_integers();
+    test_vectors();
+    test_waiting();
     test_atomics();
     test_last_block<true>();
   }

@@ -4,6 +4,7 @@
 // says what it waits for; the scheduler, on the host's stack, decides who goes on.
 #pragma once
 
+#include <algorithm>
 #include <cstdlib>
 #include <source_location>
 #include <vector>
@@ -22,6 +23,7 @@ namespace simt {
 
 constexpr unsigned kWarp = 32;
 constexpr size_t kSharedAlignment = 128;
+constexpr size_t kMostShared = 48 << 10;  // bytes a block may have on every architecture without asking
 
 struct Config {
   uint64_t seed = 0;  // 0: round robin; else a random runnable thread, and blocks in a random order
@@ -33,7 +35,7 @@ struct Config {
 inline Config config;
 
 enum class State : uint8_t { kReady, kAtBarrier, kAtWarp, kDone };
-enum class Collective : uint8_t { kSync, kShuffle, kBallot, kAny, kAll };
+enum class Collective : uint8_t { kSync, kShuffle, kBallot, kAny, kAll, kMatch };
 enum class Barrier : uint8_t { kPlain, kCount, kAnd, kOr };
 
 struct Block;
@@ -44,9 +46,10 @@ struct Thread : Fiber {
   unsigned linear = 0;
   State state = State::kReady;
   bool held_back = false;
-  bool fenced = false;  // has executed a fence: its atomics publish what it wrote
+  bool fenced = false;         // has executed a fence: its atomics publish what it wrote
+  bool idle = false;           // gave way only to wait for another thread
+  std::source_location place;  // of the last barrier or warp collective
   // At a barrier
-  std::source_location place;
   Barrier barrier = Barrier::kPlain;
   int predicate = 0;
   // At a warp collective
@@ -56,7 +59,10 @@ struct Thread : Fiber {
   uint64_t value = 0;
   // What either gives back
   uint64_t result = 0;
-  const char* complaint = nullptr;  // misuse: the launch ends
+  // Misuse: the launch ends
+  const char* complaint = nullptr;
+  const char* file = nullptr;
+  unsigned line = 0;
 };
 
 // A __shared__ array of a block; `key` is its declaration.
@@ -71,6 +77,7 @@ struct Block {
   std::vector<Thread*> threads;
   unsigned waiting = 0, done = 0;
   SharedArray* shared = nullptr;
+  size_t shared_bytes = 0, dynamic_bytes = 0;  // of all arrays so far; what the launch asked for
   char barrier_order = 0;
   std::vector<char> warp_order;
 };
@@ -99,8 +106,10 @@ SIMT_UNSEEN inline void wait_as(State state) {
 }
 
 // Ends the launch; the thread is never resumed.
-[[noreturn]] SIMT_UNSEEN inline void fail(const char* what) {
+[[noreturn]] SIMT_UNSEEN inline void fail(const char* what, const char* file, unsigned line) {
   current->complaint = what;
+  current->file = file;
+  current->line = line;
   for (;;) wait_as(State::kDone);
 }
 
@@ -116,10 +125,11 @@ SIMT_UNSEEN inline int syncthreads(Barrier barrier, int predicate, const std::so
 }
 
 SIMT_UNSEEN inline uint64_t warp_collective(Collective collective, uint32_t mask, uint64_t value,
-                                            unsigned source) {
+                                            unsigned source, const std::source_location& place) {
   Thread& self = *current;
+  self.place = place;
   if ((mask >> (self.linear % kWarp) & 1u) == 0)
-    fail("warp collective: the calling lane is not in its own mask");
+    fail("warp collective: the calling lane is not in its own mask", place.file_name(), place.line());
   char* const order = &self.block->warp_order[self.linear / kWarp];
   self.collective = collective;
   self.mask = mask;
@@ -135,6 +145,12 @@ inline void maybe_preempt() {
   if (config.preempt_atomics && config.seed != 0 && random_bits() % 4 == 0) wait_as(State::kReady);
 }
 
+// Lets the others run: what a thread does that waits for one of them.
+SIMT_UNSEEN inline void give_way() {
+  current->idle = true;
+  wait_as(State::kReady);
+}
+
 // Shared memory starts as 0x7fc0dead: a NaN, or a huge integer, so that use before initialisation shows.
 SIMT_UNSEEN inline void poison(void* memory, size_t bytes) {
   static const unsigned char pattern[4] = {0xad, 0xde, 0xc0, 0x7f};
@@ -142,7 +158,7 @@ SIMT_UNSEEN inline void poison(void* memory, size_t bytes) {
   for (size_t i = 0; i < bytes; ++i) p[i] = pattern[i % 4];
 }
 
-SIMT_UNSEEN inline void* shared_array(const void* key, size_t bytes) {
+SIMT_UNSEEN inline void* shared_array(const void* key, size_t bytes, const std::source_location& place) {
   Block& block = *current->block;
   for (SharedArray* a = block.shared; a != nullptr; a = a->next) {
     if (a->key == key) {
@@ -150,10 +166,12 @@ SIMT_UNSEEN inline void* shared_array(const void* key, size_t bytes) {
       return a->memory;
     }
   }
+  if ((block.shared_bytes += bytes) > kMostShared)
+    fail("shared memory: a block has more than 48 KiB", place.file_name(), place.line());
   const size_t rounded = (bytes + kSharedAlignment - 1) / kSharedAlignment * kSharedAlignment;
   auto* a = static_cast<SharedArray*>(std::malloc(sizeof(SharedArray)));
   a->key = key;
-  a->memory = std::aligned_alloc(kSharedAlignment, rounded);
+  a->memory = std::aligned_alloc(kSharedAlignment, std::max(rounded, kSharedAlignment));
   a->bytes = rounded;
   poison(a->memory, bytes);
 #if defined(__SANITIZE_ADDRESS__)
