@@ -49,9 +49,9 @@ def cifar10(test_data: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def cuda() -> torch.device:
-    """Return the first GPU; skip where there is none, fail where DGS_REQUIRE_CUDA=1 promises one."""
+    """Return the first GPU; skip where there is none, fail where FAIL_WITHOUT_CUDA=1 promises one."""
     if not torch.cuda.is_available():
-        _missing("needs a GPU that torch can use", "DGS_REQUIRE_CUDA")
+        _missing("needs a GPU that torch can use", "FAIL_WITHOUT_CUDA")
     return torch.device("cuda", 0)
 
 
