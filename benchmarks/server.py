@@ -13,7 +13,8 @@ import time
 from datetime import timedelta
 
 import torch
-from harness import resnet18_shapes, table
+from harness import table
+from models import resnet18_shapes
 from torch import nn
 
 import dgs

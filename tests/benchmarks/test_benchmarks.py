@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -10,16 +11,36 @@ from pathlib import Path
 import pytest
 
 
+def run(repository: Path, name: str, *arguments: str) -> str:
+    """Runs a benchmark and returns what it printed."""
+    command = [sys.executable, str(repository / "benchmarks" / f"{name}.py"), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 @pytest.mark.parametrize(
     ("name", "arguments", "expected"),
     [
-        ("kernels", ["--repeats", "1", "--threads", "1"], "step_velocity"),
         ("wire", ["--numel", "200000", "--density", "0.01", "--repeats", "1"], "bfloat16 0.01"),
         ("server", ["--workers", "1", "--steps", "1"], "gloo dgs × 1"),
     ],
 )
 def test_a_benchmark_runs(repository: Path, name: str, arguments: list[str], expected: str) -> None:
-    command = [sys.executable, str(repository / "benchmarks" / f"{name}.py"), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr
-    assert expected in done.stdout
+    assert expected in run(repository, name, *arguments)
+
+
+def test_kernels_have_floors_baselines_and_a_record(repository: Path, tmp_path: Path) -> None:
+    printed = run(repository, "kernels", "--smoke", "--out", str(tmp_path))
+    assert "not compiled" not in printed
+    record = json.loads((tmp_path / "kernels.json").read_text())
+    assert record["machine"]["cores"] > 0
+    rows = {row["step"]: row for row in record["rows"]}
+    assert rows.keys() >= {"dgs", "gd", "dgc", "pull", "asgd", "select"}
+    for name, row in rows.items():
+        assert name in printed
+        assert row["verified"] == row["numel"]
+        assert row["times_floor"] == pytest.approx(row["ms"] / row["floor_ms"])
+        assert row["floor_ms"] == min(ms for who, ms in row["others"].items() if who.startswith("floor"))
+    dgs = rows["dgs"]
+    assert dgs["faster"] == pytest.approx(min(dgs["others"][name] for name in ("topk", "kthvalue")) / dgs["ms"])

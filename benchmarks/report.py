@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the kernels' benchmark leaves: the machine in words, tables, JSON and a plot."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from harness import table
+
+if TYPE_CHECKING:
+    from kernels import Row
+
+COLUMNS = ("step", "density", "ms", "GB/s", "floor ms", "x floor", "topk ms", "kthvalue ms", "faster")
+
+
+def _cpu_model() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    return next(
+        (line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.processor()
+    )
+
+
+def _caches() -> dict[str, str]:
+    found = {}
+    for index in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
+        level, kind, size = ((index / name).read_text().strip() for name in ("level", "type", "size"))
+        if kind != "Instruction":
+            found[f"L{level}"] = size
+    return found
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """The machine as it is now."""
+    return {
+        "cpu": _cpu_model(),
+        "cores": len(os.sched_getaffinity(0)),
+        "caches": _caches(),
+        "architecture": platform.machine(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "load": os.getloadavg()[0],
+    }
+
+
+def _cells(row: Row) -> tuple[object, ...]:
+    others = (row.others.get(name, row.others.get("torch", "-")) for name in ("topk", "kthvalue"))
+    density = "-" if row.density is None else f"{100 * row.density:g} %"
+    faster = "-" if row.faster is None else row.faster
+    return row.step, density, row.ms, row.gb_per_s, row.floor_ms, row.times_floor, *others, faster
+
+
+def show(began: dict[str, Any], rows: Sequence[Row]) -> None:
+    """Prints a table for each model and number of threads."""
+    caches = ", ".join(f"{level} {size}" for level, size in began["caches"].items())
+    print(
+        f"{began['cpu']}, {began['cores']} cores, {caches}, torch {began['torch']}, load {began['load']:.2f}"
+    )
+    ordered = sorted(rows, key=lambda row: (row.numel, row.threads))
+    for (model, numel, threads), group in groupby(ordered, lambda row: (row.model, row.numel, row.threads)):
+        title = f"\n{model}: {numel:,} parameters, {threads} thread{'s' * (threads > 1)}"
+        print(table(title, COLUMNS, [_cells(row) for row in group]))
+
+
+def save(folder: Path, began: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+    """Writes kernels.json into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    whole = {"machine": began | {"load at the end": os.getloadavg()[0]}, "rows": rows}
+    (folder / "kernels.json").write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+    print(f"\n{folder / 'kernels.json'}")

@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is timed: the operands of a model, and the ops and whole steps of the methods over them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import torch
+from harness import heavy_tailed
+from torch import Tensor
+
+from dgs.layout import Layout
+from dgs_ext import ops
+from dgs_ext.ops import Selection
+from dgs_ext.wire import Codec
+
+LR, WEIGHT_DECAY, MOMENTUM = 0.1, 1e-4, 0.9
+
+
+class Library(Protocol):
+    """dgs_ext.ops, or the twins under the same signatures (verify.py)."""
+
+    def __getattr__(self, name: str) -> Callable[..., None]: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """A model's operands. Gradients and weights are tensors of their own, as a model's are; the rest is flat.
+
+    The server's pull takes `velocity` for θ and `residual` for the mirror.
+    """
+
+    grads: list[Tensor]
+    weights: list[Tensor]
+    velocity: list[Tensor]
+    velocity_next: list[Tensor]
+    residual: list[Tensor]
+    residual_next: list[Tensor]
+    offsets: Tensor
+    counts: Tensor
+    lr: Tensor
+    weight_decay: Tensor
+    momentum: Tensor
+    out: Selection
+    status: Tensor  # int64 [S], of the dense step
+
+    @property
+    def device(self) -> torch.device:
+        return self.velocity[0].device
+
+    @property
+    def numel(self) -> int:
+        return int(self.offsets[-1])
+
+    def at(self, counts: Tensor) -> Problem:
+        """The same operands with other counts."""
+        return replace(self, counts=counts, out=Selection.allocate(counts, self.device))
+
+    def segments(self, flat: list[Tensor]) -> list[Tensor]:
+        """The flat segments of an operand, as views."""
+        if len(flat) == len(self.counts):
+            return [t.view(-1) for t in flat]
+        return list(flat[0].split(self.offsets.diff().tolist()))
+
+    def part(self, chosen: Sequence[int]) -> Problem:
+        """A model of some of the segments; what is read is shared, what is written is copied."""
+
+        def some(operand: list[Tensor], copy: bool = True) -> list[Tensor]:
+            views = self.segments(operand)
+            return [views[s].clone() if copy else views[s] for s in chosen]
+
+        sizes = self.offsets.diff()[list(chosen)]
+        counts = self.counts[list(chosen)]
+        lr, decay, momentum = (x[list(chosen)] for x in (self.lr, self.weight_decay, self.momentum))
+        return Problem(
+            some(self.grads, False), some(self.weights, False), some(self.velocity, False),
+            some(self.velocity_next), some(self.residual), some(self.residual_next),
+            torch.cat([torch.zeros(1, dtype=torch.int64), sizes.cumsum(0)]), counts, lr, decay, momentum,
+            Selection.allocate(counts, self.device), torch.zeros_like(self.status[: len(chosen)]),
+        )  # fmt: skip
+
+    def written(self) -> dict[str, list[Tensor]]:
+        """What the steps may write."""
+        return {
+            "velocity_next": self.velocity_next,
+            "residual": self.residual,
+            "residual_next": self.residual_next,
+            "nnz": [self.out.nnz, self.status],
+            "indices and values": list(self.out.compact()),
+        }
+
+
+def select(p: Problem, lib: Library) -> None:
+    lib.select(p.velocity, p.offsets, p.counts, p.out)
+
+
+def step_velocity(p: Problem, lib: Library) -> None:
+    lib.step_velocity(
+        p.grads, p.weights, p.velocity, p.velocity_next, p.lr, p.weight_decay, p.offsets, p.counts, p.out
+    )
+
+
+def step_dgc(p: Problem, lib: Library) -> None:
+    lib.step_dgc(
+        p.grads, p.weights, p.velocity, p.residual, p.velocity_next, p.residual_next,
+        p.lr, p.weight_decay, p.momentum, p.offsets, p.counts, p.out,
+    )  # fmt: skip
+
+
+def step_dense(p: Problem, lib: Library) -> None:
+    lib.step_dense(p.grads, p.weights, p.velocity_next, p.lr, p.weight_decay, p.offsets, p.status)
+
+
+def select_difference(p: Problem, lib: Library) -> None:
+    lib.select_difference(p.velocity, p.residual, p.offsets, p.counts, p.out)
+
+
+def dgs(p: Problem, lib: Library) -> None:
+    step_velocity(p, lib)
+    lib.quantize_(p.out.values, int(Codec.FLOAT32))
+    lib.apply_velocity_(p.velocity_next, 1 - p.momentum, p.offsets, p.out)
+
+
+def gd(p: Problem, lib: Library) -> None:
+    step_velocity(p, lib)
+    lib.quantize_(p.out.values, int(Codec.FLOAT32))
+    lib.apply_velocity_(p.velocity_next, torch.ones_like(p.momentum), p.offsets, p.out)
+
+
+def dgc(p: Problem, lib: Library) -> None:
+    step_dgc(p, lib)
+    lib.quantize_(p.out.values, int(Codec.FLOAT32))
+    lib.apply_dgc_(p.velocity_next, p.residual_next, p.offsets, p.counts, p.out)
+
+
+def asgd(p: Problem, lib: Library) -> None:
+    step_dense(p, lib)
+    for update in p.velocity_next:
+        lib.quantize_(update, int(Codec.FLOAT32))
+
+
+def pull(p: Problem, lib: Library) -> None:
+    select_difference(p, lib)
+    lib.quantize_(p.out.values, int(Codec.FLOAT32))
+    lib.sparse_add_(p.residual, p.offsets, p.out)
+
+
+def undo_pull(p: Problem) -> None:
+    """The mirror as it was, to rounding: else each pull would find less to send."""
+    ops.sparse_add_(p.residual, p.offsets, p.out, subtract=True)
+    p.out.nnz.zero_()
+
+
+@dataclass(frozen=True)
+class Step:
+    """A row of the table. `floor` names its streams (floors.py), `width` their bytes per parameter."""
+
+    run: Callable[[Problem, Any], None]
+    floor: str
+    width: int
+    before: Callable[[Problem], None] | None = None
+    sparse: bool = True  # depends on the density
+
+
+STEPS = {
+    "dgs": Step(dgs, "velocity", 16),
+    "gd": Step(gd, "velocity", 16),
+    "dgc": Step(dgc, "dgc", 24),
+    "pull": Step(pull, "pull", 8, undo_pull),
+    "asgd": Step(asgd, "dense", 12, sparse=False),
+    "select": Step(select, "read", 4),
+    "select_difference": Step(select_difference, "read2", 8),
+    "step_velocity": Step(step_velocity, "velocity", 16),
+    "step_dgc": Step(step_dgc, "dgc", 24),
+    "step_dense": Step(step_dense, "dense", 12, sparse=False),
+}
+
+
+def problem(layout: Layout, device: torch.device, warm_density: float = 0.01) -> Problem:
+    """Operands as training leaves them: heavy-tailed gradients, and a state that three steps have been taken from."""
+    segments = len(layout.segments)
+    grads, weights = (
+        [heavy_tailed(s.numel, seed + i, device).view(s.shape) for i, s in enumerate(layout.segments)]
+        for seed in (1000, 2000)
+    )
+    velocity, residual = ([heavy_tailed(layout.numel, seed, device)] for seed in (1, 2))
+    lr, decay, momentum = (torch.full((segments,), x) for x in (LR, WEIGHT_DECAY, MOMENTUM))
+    counts = layout.counts(warm_density)
+    p = Problem(
+        grads, weights, velocity, [torch.zeros_like(velocity[0])], residual, [torch.zeros_like(residual[0])],
+        layout.offsets, counts, lr, decay, momentum, Selection.allocate(counts, device),
+        torch.zeros(segments, dtype=torch.int64, device=device),
+    )  # fmt: skip
+    for _ in range(3):
+        dgc(p, ops)
+        residual[0].copy_(p.residual_next[0])
+        dgs(p, ops)
+        velocity[0].copy_(p.velocity_next[0])
+    return p
