@@ -11,7 +11,7 @@ from typing import Any
 from dgs_ext.wire import Codec
 
 from .errors import ConfigError
-from .methods import ALIASES, LOCAL, MODES
+from .methods import ALIASES, LOCAL_METHODS, MODES
 from .schedules import check_density
 
 CODECS = {"float32": Codec.FLOAT32, "float16": Codec.FLOAT16, "bfloat16": Codec.BFLOAT16}
@@ -49,6 +49,9 @@ class Settings:
     clip: float | None = _setting(None, "dgc: clip the gradient's global norm to clip/√workers")
     clip_workers: int | None = _setting(None, "dgc: the workers in clip/√workers; None: those active")
     nesterov: bool = _setting(False, "dgc and sgd: Nesterov momentum")
+    dampening: float = _setting(0.0, "sgd: of the momentum")
+    maximize: bool = _setting(False, "ascend instead of descend")
+    decoupled_weight_decay: bool = _setting(False, "sgd and asgd: decay the weights past the momentum")
     buffers: str = _setting("mean", "batch-norm buffers on the server: mean over workers, first, or none")
     buffers_every: int = _setting(100, "exchanges between two sendings of the buffers")
     max_version: int | None = _setting(None, "pushes after which the run is done for everyone")
@@ -71,6 +74,11 @@ class Settings:
         _check(self)
 
     @property
+    def local(self) -> bool:
+        """Whether the mode trains in one process, without a server."""
+        return self.mode in LOCAL_METHODS
+
+    @property
     def codec_up(self) -> Codec:
         return CODECS[self.codec]
 
@@ -91,12 +99,12 @@ def _check(s: Settings) -> None:
             raise ConfigError(f"{name} must be in [{least:g}, {most:g}], got {value}")
     if s.rank is not None and s.world_size is not None and s.rank >= s.world_size:
         raise ConfigError(f"rank must be below world_size = {s.world_size}, got {s.rank}")
-    if s.world_size == 1 and s.mode != LOCAL:
+    if s.world_size == 1 and not s.local:
         raise ConfigError(
             f"world_size 1 leaves no worker for mode {s.mode}: 1 server + 1 worker is world_size 2 (or mode sgd)"
         )
-    if s.mode == LOCAL and s.rank:
-        raise ConfigError(f"mode sgd runs in one process: rank 0 trains, got rank {s.rank}")
+    if s.local and s.rank:
+        raise ConfigError(f"mode {s.mode} runs in one process: rank 0 trains, got rank {s.rank}")
     if s.heartbeat_timeout <= s.heartbeat:
         raise ConfigError(
             f"heartbeat_timeout ({s.heartbeat_timeout} s) must exceed heartbeat ({s.heartbeat} s)"

@@ -4,20 +4,51 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from .errors import ConfigError
 from .layout import Layout
-from .methods import Hyper
+from .methods import STRATEGIES, Hyper, Strategy
 from .schedules import DensitySchedule, check_density
 
+if TYPE_CHECKING:
+    from .config import Settings
 
-def check_group(group: Mapping[str, Any]) -> None:
-    """Raises ConfigError when a hyper-parameter of a group is out of its range."""
+
+def defaults(settings: Settings) -> dict[str, Any]:
+    """What a group of parameters has where it does not say, besides the learning rate."""
+    return {
+        "momentum": 0.0,
+        "dampening": settings.dampening,
+        "weight_decay": 0.0,
+        "nesterov": settings.nesterov,
+        "maximize": settings.maximize,
+        "decoupled_weight_decay": settings.decoupled_weight_decay,
+        "density": None,
+    }
+
+
+def check_options(settings: Settings, groups: Sequence[Mapping[str, Any]]) -> None:
+    """Raises ConfigError for `clip` where the mode has no use for it, and warns of a momentum that it ignores."""
+    strategy = STRATEGIES[settings.mode]
+    _refuse(strategy, {"clip": settings.clip})
+    if "momentum" not in strategy.uses and any(group["momentum"] for group in groups):
+        warnings.warn(f"momentum has no part in mode {strategy.name} and is ignored", stacklevel=3)
+
+
+def _refuse(strategy: type[Strategy], options: Mapping[str, Any]) -> None:
+    for name, value in options.items():
+        if value and name not in strategy.uses and name in strategy.refuses:
+            raise ConfigError(f"{name} is not for mode {strategy.name}: {strategy.refuses[name]}")
+
+
+def check_group(group: Mapping[str, Any], strategy: type[Strategy]) -> None:
+    """Raises ConfigError when a hyper-parameter of a group is out of its range, or not for this method."""
     lr, momentum, decay, density = (group[k] for k in ("lr", "momentum", "weight_decay", "density"))
     if not 0 <= float(lr) < math.inf:
         raise ConfigError(f"lr must be at least 0 and finite, got {lr}")
@@ -27,6 +58,17 @@ def check_group(group: Mapping[str, Any]) -> None:
         raise ConfigError(f"weight_decay must be at least 0 and finite, got {decay}")
     if density is not None:
         check_density(density)
+    if not math.isfinite(group["dampening"]):
+        raise ConfigError(f"dampening must be finite, got {group['dampening']}")
+    _refuse(strategy, {name: group[name] for name in ("dampening", "nesterov", "decoupled_weight_decay")})
+    if "dampening" in strategy.uses and group["nesterov"] and (group["dampening"] or not momentum):
+        raise ConfigError(
+            f"nesterov needs a momentum and no dampening, got momentum {momentum}, "
+            f"dampening {group['dampening']}"
+        )
+
+
+Row = tuple[float, float, float, float, bool, tuple[float, bool]]
 
 
 class Hypers:
@@ -37,6 +79,7 @@ class Hypers:
         parameters: of the segments, in their order.
         groups: the optimizer's param_groups, which say what belongs to which and the initial learning rates.
         schedule: the density of groups that set none.
+        strategy: the method, which may refuse an option.
     """
 
     def __init__(
@@ -45,8 +88,9 @@ class Hypers:
         parameters: Sequence[Tensor],
         groups: Sequence[Mapping[str, Any]],
         schedule: DensitySchedule,
+        strategy: type[Strategy],
     ) -> None:
-        self._layout, self._schedule = layout, schedule
+        self._layout, self._schedule, self._strategy = layout, schedule, strategy
         number = {id(p): i for i, group in enumerate(groups) for p in group["params"]}
         self._group_of = torch.tensor([number[id(p)] for p in parameters])
         self._first_lr = [float(group["lr"]) for group in groups]
@@ -60,15 +104,24 @@ class Hypers:
 
         Raises ConfigError when a value set since, or the schedule's density, is out of its range.
         """
-        rows = [
-            (float(g["lr"]), float(g["momentum"]), float(g["weight_decay"]), self._density(i, g, version))
-            for i, g in enumerate(groups)
-        ]
+        rows = [self._row(i, g, version) for i, g in enumerate(groups)]
         if self._known is None or self._known[0] != (rows, workers):
             for group in groups:
-                check_group(group)
+                check_group(group, self._strategy)
             self._known = (rows, workers), self._make(rows, workers)
         return self._known[1]
+
+    def _row(self, number: int, group: Mapping[str, Any], version: int) -> Row:
+        """A group's values as a step takes them, and what else `check_group` looks at."""
+        sign = -1.0 if group["maximize"] else 1.0
+        return (
+            sign * float(group["lr"]),
+            float(group["momentum"]),
+            sign * float(group["weight_decay"]),
+            self._density(number, group, version),
+            bool(group["nesterov"]),
+            (group["dampening"], group["decoupled_weight_decay"]),
+        )
 
     def density(self, hyper: Hyper) -> float:
         """The fraction that `hyper` sends of the tensors that are not sent whole (1 if all are)."""
@@ -82,13 +135,15 @@ class Hypers:
         density = self._schedule(version, float(group["lr"]) / first if first else 1.0)
         return check_density(density, f"the schedule's density at version {version}")
 
-    def _make(self, rows: list[tuple[float, float, float, float]], workers: int) -> Hyper:
+    def _make(self, rows: list[Row], workers: int) -> Hyper:
         lr, momentum, decay = (
-            torch.tensor(column, dtype=torch.float32)[self._group_of]
-            for column in list(zip(*rows, strict=True))[:3]
+            torch.tensor([row[column] for row in rows], dtype=torch.float32)[self._group_of]
+            for column in range(3)
         )
-        counts = self._counts([row[3] for row in rows])
-        return Hyper(lr=lr, momentum=momentum, weight_decay=decay, counts=counts, workers=workers)
+        nesterov = {row[4] for row in rows}
+        if len(nesterov) > 1:
+            raise ConfigError(f"nesterov must be the same in all groups in mode {self._strategy.name}")
+        return Hyper(lr, momentum, decay, self._counts([row[3] for row in rows]), workers, nesterov.pop())
 
     def _counts(self, densities: list[float]) -> Tensor:
         """k per segment, remembered: a schedule of the learning rate alone changes none."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Mode sgd: one process, no server, and torch's own SGD."""
+"""What the modes of one process, without a server, share with the others."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch.optim.sgd import sgd
 
 from .config import Settings
 from .errors import NonFiniteGradientError
@@ -32,24 +31,3 @@ def finite(groups: Sequence[dict[str, Any]], names: Mapping[int, str], settings:
             log.warning("%s: the step is skipped", message)
             return False
     return True
-
-
-def step(groups: Sequence[dict[str, Any]], state: Any, *, nesterov: bool) -> None:
-    """torch.optim.SGD's step; `state` holds each parameter's momentum_buffer."""
-    for group in groups:
-        params = [p for p in group["params"] if p.grad is not None]
-        momenta = [state[p].get("momentum_buffer") for p in params]
-        sgd(
-            params,
-            [p.grad for p in params],
-            momenta,
-            has_sparse_grad=any(p.grad.is_sparse for p in params),
-            weight_decay=group["weight_decay"],
-            momentum=group["momentum"],
-            lr=group["lr"],
-            dampening=0.0,
-            nesterov=nesterov,
-            maximize=False,
-        )
-        for p, buffer in zip(params, momenta, strict=True):
-            state[p]["momentum_buffer"] = buffer

@@ -11,7 +11,6 @@ import torch
 
 from .config import Settings
 from .errors import ServerUnreachableError
-from .methods import LOCAL
 from .transport.address import is_loopback
 
 log = logging.getLogger(__name__)
@@ -28,7 +27,7 @@ def sensible_threads(
     environ = os.environ if environ is None else environ
     if settings.threads is not None:
         return settings.threads
-    if environ.get("OMP_NUM_THREADS") or settings.mode == LOCAL:
+    if environ.get("OMP_NUM_THREADS") or settings.local:
         return None
     local = environ.get("LOCAL_WORLD_SIZE")
     if local:

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from dgs import Constant, CoupledToLR, Layout, WarmUp
+from dgs import Constant, CoupledToLR, Layout, Settings, WarmUp
 from dgs.errors import ConfigError
-from dgs.hyper import Hypers
+from dgs.hyper import Hypers, defaults
+from dgs.methods import METHODS
 
 
 def test_warm_up_is_that_of_the_dgc_paper() -> None:
@@ -48,13 +49,17 @@ PARAMETERS = [torch.zeros(s.shape) for s in LAYOUT.segments]
 
 
 def groups(**second: Any) -> list[dict[str, Any]]:
-    base = {"lr": 0.5, "momentum": 0.75, "weight_decay": 0.25, "density": None}
+    base = defaults(Settings()) | {"lr": 0.5, "momentum": 0.75, "weight_decay": 0.25}
     return [base | {"params": [PARAMETERS[1]]} | second, base | {"params": [PARAMETERS[0], PARAMETERS[2]]}]
+
+
+def hypers_of(given: list[dict[str, Any]], schedule: Any, mode: str = "dgs") -> Hypers:
+    return Hypers(LAYOUT, PARAMETERS, given, schedule, METHODS[mode])
 
 
 def test_every_segment_has_its_groups_hyper_parameters() -> None:
     given = groups(lr=0.125, momentum=0.0, weight_decay=0.0, density=0.5)
-    hyper = Hypers(LAYOUT, PARAMETERS, given, Constant(0.01)).at(given, 0, 3)
+    hyper = hypers_of(given, Constant(0.01)).at(given, 0, 3)
     assert hyper.lr.tolist() == [0.5, 0.125, 0.5]
     assert hyper.momentum.tolist() == [0.75, 0.0, 0.75]
     assert hyper.weight_decay.tolist() == [0.25, 0.0, 0.25]
@@ -70,7 +75,7 @@ def test_the_schedule_sees_the_version_and_the_learning_rate_over_its_first() ->
         return 0.1
 
     given = groups()
-    hypers = Hypers(LAYOUT, PARAMETERS, given, schedule)
+    hypers = hypers_of(given, schedule)
     given[0]["lr"] = 0.25
     hypers.at(given, 7, 1)
     given[1]["initial_lr"] = 1.0
@@ -80,7 +85,7 @@ def test_the_schedule_sees_the_version_and_the_learning_rate_over_its_first() ->
 
 def test_tensors_are_made_anew_only_when_something_has_changed() -> None:
     given = groups()
-    hypers = Hypers(LAYOUT, PARAMETERS, given, WarmUp(0.01, steps=10))
+    hypers = hypers_of(given, WarmUp(0.01, steps=10))
     first = hypers.at(given, 0, 1)
     assert hypers.at(given, 9, 1) is first
     assert hypers.at(given, 10, 1) is not first
@@ -89,9 +94,9 @@ def test_tensors_are_made_anew_only_when_something_has_changed() -> None:
 
 def test_the_density_told_to_the_server_is_that_of_the_tensors_that_are_not_sent_whole() -> None:
     given = groups(density=0.5)
-    hypers = Hypers(LAYOUT, PARAMETERS, given, Constant(0.01))
+    hypers = hypers_of(given, Constant(0.01))
     assert hypers.density(hypers.at(given, 0, 1)) == pytest.approx(2600 / 15000)
     whole = Layout([("bias", (100,))])
-    only = [{"params": [PARAMETERS[2]], "lr": 1.0, "momentum": 0.0, "weight_decay": 0.0, "density": None}]
-    hypers = Hypers(whole, [PARAMETERS[2]], only, Constant(0.01))
+    only = [defaults(Settings()) | {"params": [PARAMETERS[2]], "lr": 1.0}]
+    hypers = Hypers(whole, [PARAMETERS[2]], only, Constant(0.01), METHODS["dgs"])
     assert hypers.density(hypers.at(only, 0, 1)) == 1.0

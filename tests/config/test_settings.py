@@ -104,6 +104,7 @@ def test_density_and_sparsity_contradict_each_other_in_one_place_only() -> None:
         ({"connect_timeout": math.inf}, "connect_timeout must be in [0, 1e+09], got inf"),
         ({"grace": math.nan}, "grace must be in [0, 1e+09], got nan"),
         ({"heartbeat": 5, "heartbeat_timeout": 5}, "heartbeat_timeout (5.0 s) must exceed heartbeat (5.0 s)"),
+        ({"maximize": "perhaps"}, "maximize must be bool, got 'perhaps'"),
         ({"threads": 0}, "threads must be in [1, 65535], got 0"),
         ({"cuda": "perhaps"}, "cuda must be bool, got 'perhaps'"),
         ({"mode": "sgd", "rank": 1}, "mode sgd runs in one process: rank 0 trains, got rank 1"),

@@ -18,6 +18,7 @@ HYPER = [
     {"momentum": 0.0, "weight_decay": 0.0},
     {"momentum": 0.9, "weight_decay": 0.01},
     {"momentum": 0.9, "weight_decay": 0.01, "nesterov": True},
+    {"momentum": 0.9, "weight_decay": 0.01, "dampening": 0.25},
 ]
 
 
@@ -44,6 +45,61 @@ def test_fifty_steps_are_those_of_torch(hyper: dict[str, Any]) -> None:
     for a, b in zip(ours.state_dict().values(), theirs.state_dict().values(), strict=True):
         assert torch.equal(a, b)
     assert (mine.version, mine.num_workers, mine.worker_index, mine.traffic.bytes_up) == (50, 1, 0, 0)
+
+
+def test_groups_may_differ_in_everything() -> None:
+    def groups(net: nn.Module) -> list[dict[str, Any]]:
+        first, second = net[0].parameters(), net[3].parameters()
+        return [
+            {"params": first, "lr": 0.01, "momentum": 0.5, "dampening": 0.25, "weight_decay": 0.1},
+            {"params": second, "momentum": 0.9, "nesterov": True},
+            {"params": net[1].parameters(), "maximize": True},
+        ]
+
+    ours, theirs = network(), network()
+    mine = GradientSGD(groups(ours), lr=0.1, model=ours, mode="sgd")
+    other = torch.optim.SGD(groups(theirs), lr=0.1)
+    for seed in range(20):
+        for net, optimizer in ((ours, mine), (theirs, other)):
+            backward(net, seed)
+            optimizer.param_groups[0]["lr"] = 0.01 / (1 + seed)
+            optimizer.step()
+    assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
+
+
+def test_decoupled_weight_decay_is_adamws() -> None:
+    """With no gradient to speak of, SGD and AdamW are nothing but their decay."""
+    ours, theirs = network(), network()
+    mine = GradientSGD(
+        ours.parameters(), lr=0.1, weight_decay=0.3, momentum=0.9, mode="sgd", decoupled_weight_decay=True
+    )
+    other = torch.optim.AdamW(theirs.parameters(), lr=0.1, weight_decay=0.3)
+    for _ in range(5):
+        for net, optimizer in ((ours, mine), (theirs, other)):
+            for p in net.parameters():
+                p.grad = torch.zeros_like(p)
+            optimizer.step()
+    assert not torch.equal(ours[0].weight, network()[0].weight)
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert not any(state["momentum_buffer"].any() for state in mine.state.values())
+
+
+def test_decoupled_weight_decay_stays_out_of_the_momentum() -> None:
+    ours, theirs = network(), network()
+    mine = GradientSGD(
+        ours.parameters(), lr=0.1, weight_decay=0.3, momentum=0.9, mode="sgd", decoupled_weight_decay=True
+    )
+    other = torch.optim.SGD(theirs.parameters(), lr=0.1, momentum=0.9)
+    for seed in range(10):
+        backward(ours, seed)
+        backward(theirs, seed)
+        mine.step()
+        with torch.no_grad():
+            for p in theirs.parameters():
+                p.mul_(1 - 0.1 * 0.3)
+        other.step()
+    assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
 
 
 def test_a_saved_state_continues_bit_for_bit() -> None:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import copy
 import math
 import pickle
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +15,6 @@ from fleet import Fleet, Vectors, set_grads, tensors, unconnected
 from torch import nn
 
 from dgs import GradientSGD
-from dgs.config import MODES
 from dgs.errors import ConfigError, LayoutError
 
 
@@ -124,21 +122,6 @@ def test_a_schedules_density_is_checked(density: float) -> None:
         with pytest.raises(ConfigError, match=text):
             worker.step()
         assert fleet.state.version == 1
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_what_has_no_part_in_a_mode_is_a_warning(mode: str) -> None:
-    used = {
-        "dgs": {"momentum"}, "dgc": {"momentum", "nesterov", "clip"}, "gd": set(), "asgd": set(),
-        "sgd": {"momentum", "nesterov"},
-    }  # fmt: skip
-    for name, value in {"momentum": 0.9, "nesterov": True, "clip": 1.0}.items():
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            unconnected(Vectors(tensors(1)), mode=mode, **{name: value})
-        said = [(str(w.message), w.filename) for w in caught]
-        expected = f"{name} has no part in mode {mode} and is ignored"
-        assert said == ([] if name in used[mode] else [(expected, unconnected.__code__.co_filename)])
 
 
 @pytest.mark.parametrize("mode", ["dgs", "sgd"])

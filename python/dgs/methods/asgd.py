@@ -23,7 +23,7 @@ class ASGD(Method):
 
     name = "asgd"
     dense = True
-    uses = frozenset()
+    uses = frozenset({"decoupled_weight_decay"})  # the same as weight_decay: nothing here is multiplied by it later
     state_name = "accumulated"
 
     def __init__(self, layout: Layout, device: torch.device) -> None:
@@ -67,6 +67,7 @@ class ASGD(Method):
     def buffers(self) -> dict[str, Tensor]:
         return {} if self._accumulated is None or not self._holds else {self.state_name: self._accumulated}
 
-    def reserve(self, names: Collection[str]) -> None:
+    def reserve(self, names: Collection[str]) -> dict[str, Tensor]:
         if self.state_name in names and not self._holds:
             self._accumulated, self._holds = torch.zeros_like(self._update), True
+        return self.buffers()

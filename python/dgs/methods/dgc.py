@@ -14,7 +14,8 @@ from dgs_ext import ops
 from dgs_ext.ops import Selection
 
 from ..layout import Layout
-from .base import Hyper, SparseMethod
+from .base import Hyper
+from .sparse import SparseMethod
 
 if TYPE_CHECKING:
     from ..config import Settings
@@ -24,12 +25,12 @@ class DGC(SparseMethod):
     """u = m·u + g;  r = r + lr·u;  q = top(r);  r = r - q;  u = 0 where sent (momentum factor masking).
 
     The residual is kept in units of the update (lr·u; the paper accumulates before the learning rate), so that a
-    change of lr leaves what is held back as it was. Segments sent whole keep u.
+    change of lr leaves what is held back as it was. Segments sent whole keep u. With hyper.nesterov r takes
+    lr·(g + m·u) instead of lr·u.
 
     Args:
         clip: the gradient's global norm is clipped to clip/√workers first; None does not clip.
         workers: for the clipping; None takes the number active, as the last reply said.
-        nesterov: r takes lr·(g + m·u) instead of lr·u.
     """
 
     name = "dgc"
@@ -42,19 +43,16 @@ class DGC(SparseMethod):
         *,
         clip: float | None = None,
         workers: int | None = None,
-        nesterov: bool = False,
     ) -> None:
         super().__init__(layout, device)
-        self.clip, self.workers, self.nesterov = clip, workers, nesterov
+        self.clip, self.workers = clip, workers
         self._velocity, self._velocity_next, self._residual, self._residual_next = (
             torch.zeros(layout.numel, device=device) for _ in range(4)
         )
 
     @classmethod
     def create(cls, layout: Layout, device: torch.device, settings: Settings) -> DGC:
-        return cls(
-            layout, device, clip=settings.clip, workers=settings.clip_workers, nesterov=settings.nesterov
-        )
+        return cls(layout, device, clip=settings.clip, workers=settings.clip_workers)
 
     def _grad_scale(self, grads: Sequence[Tensor], workers: int) -> float:
         if self.clip is None:
@@ -81,7 +79,7 @@ class DGC(SparseMethod):
             hyper.counts,
             out,
             grad_scale=self._grad_scale(grads, hyper.workers),
-            nesterov=self.nesterov,
+            nesterov=hyper.nesterov,
         )
 
     def swap(self) -> None:

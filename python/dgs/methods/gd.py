@@ -6,7 +6,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .base import Hyper, VelocityMethod
+from .base import Hyper
+from .sparse import VelocityMethod
 
 
 class GradientDropping(VelocityMethod):

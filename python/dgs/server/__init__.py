@@ -18,7 +18,7 @@ from ..buffers import BufferStore
 from ..config import Settings
 from ..errors import ConfigError
 from ..layout import Layout, trainable, unwrapped
-from ..methods import LOCAL, METHODS
+from ..methods import METHODS
 from ..threads import share_cores
 from ..transport import GlooListener, Listener
 from .evaluation import Evaluator, ModelSnapshot, model_snapshot
@@ -111,7 +111,7 @@ def layout_of(net: nn.Module, settings: Settings) -> Layout:
 
 
 def _check(settings: Settings, every: int) -> None:
-    if settings.mode == LOCAL:
+    if settings.local:
         raise ConfigError(
             "mode sgd has no server: train in the process of rank 0 instead of calling init_server"
         )

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Methods that push a selection of their state."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from dgs_ext import ops
+from dgs_ext.ops import Selection
+
+from ..layout import Layout
+from .base import Hyper, Method
+
+
+class SparseMethod(Method):
+    """A method that pushes a selection of its state; each buffer has a second, swapped in when the step lasts."""
+
+    def __init__(self, layout: Layout, device: torch.device) -> None:
+        super().__init__(layout, device)
+        self._selection: Selection | None = None
+        self._last: Selection | None = None
+
+    @abstractmethod
+    def compute(
+        self, grads: Sequence[Tensor], weights: Sequence[Tensor], hyper: Hyper, out: Selection
+    ) -> None:
+        """Writes the next state beside the present one, and selects hyper.counts entries of it."""
+
+    @abstractmethod
+    def swap(self) -> None:
+        """Makes the next state the present one."""
+
+    @abstractmethod
+    def take_out(self, sent: Selection, hyper: Hyper) -> None:
+        """Takes what was sent out of the present state."""
+
+    def step(self, grads: Sequence[Tensor], weights: Sequence[Tensor], hyper: Hyper) -> Selection:
+        self._last = selection = self._selected_into(hyper.counts)
+        self.compute(grads, weights, hyper, selection)
+        return selection
+
+    def accumulate(self, grads: Sequence[Tensor], weights: Sequence[Tensor], hyper: Hyper) -> None:
+        none = torch.zeros_like(hyper.counts)
+        self._last = Selection.allocate(none, self.device)
+        self.compute(grads, weights, replace(hyper, counts=none), self._last)
+        if self.failed() is None:
+            self.swap()
+
+    def flush(self, hyper: Hyper) -> Selection | None:
+        everything = replace(hyper, counts=self.layout.offsets.diff())
+        no_gradient = torch.empty(0, device=self.device)
+        of_no_use = torch.empty(
+            self.layout.numel, device=self.device
+        )  # only a gradient is decayed by weights
+        selection = self.step([no_gradient] * len(self.layout.segments), [of_no_use], everything)
+        return None if selection.failed() is None and selection.total() == 0 else selection
+
+    def failed(self) -> int | None:
+        return None if self._last is None else self._last.failed()
+
+    def commit(self, sent: Selection | Tensor, hyper: Hyper) -> None:
+        assert isinstance(sent, Selection)
+        self.swap()
+        self.take_out(sent, hyper)
+
+    def _selected_into(self, counts: Tensor) -> Selection:
+        capacity = None if self._selection is None else self._selection.starts.diff()
+        if self._selection is None or capacity is None or bool((capacity < counts).any()):
+            self._selection = Selection.allocate(counts, self.device)
+        return self._selection
+
+
+class VelocityMethod(SparseMethod):
+    """One flat buffer v, and u = v + lr·g in another that is swapped in by the commit."""
+
+    state_name: ClassVar[str]
+
+    def __init__(self, layout: Layout, device: torch.device) -> None:
+        super().__init__(layout, device)
+        self._state = torch.zeros(layout.numel, device=device)
+        self._next = torch.zeros_like(self._state)
+
+    @abstractmethod
+    def keep(self, hyper: Hyper) -> Tensor:
+        """The factor of q that leaves the state, float32 [S]."""
+
+    def compute(
+        self, grads: Sequence[Tensor], weights: Sequence[Tensor], hyper: Hyper, out: Selection
+    ) -> None:
+        ops.step_velocity(
+            grads,
+            weights,
+            [self._state],
+            [self._next],
+            hyper.lr,
+            hyper.weight_decay,
+            self.layout.offsets,
+            hyper.counts,
+            out,
+        )
+
+    def swap(self) -> None:
+        self._state, self._next = self._next, self._state
+
+    def take_out(self, sent: Selection, hyper: Hyper) -> None:
+        ops.apply_velocity_([self._state], self.keep(hyper), self.layout.offsets, sent)
+
+    def buffers(self) -> dict[str, Tensor]:
+        return {self.state_name: self._state}
