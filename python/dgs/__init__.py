@@ -10,12 +10,12 @@ from __future__ import annotations
 from .config import Settings
 from .device import device
 from .errors import DGSError
+from .exchange import Traffic
 from .layout import Layout
 from .methods import MODES
 from .optimizer import GradientSGD
 from .schedules import Constant, CoupledToLR, WarmUp
 from .server import ModelSnapshot, Report, init_server
-from .worker import Traffic
 
 __version__ = "0.1.0"
 

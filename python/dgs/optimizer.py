@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,15 +17,18 @@ from torch import Tensor, nn
 
 from . import config, local, transport
 from .errors import ConfigError, LayoutError, NotConnectedError
-from .hyper import check_group, check_options, defaults
+from .exchange import Traffic
+from .hyper import check_group
+from .introduction import Dial
 from .layout import trainable, unwrapped
-from .methods import LOCAL_METHODS, STRATEGIES
+from .methods import LOCAL, METHODS
 from .replica import Replica
 from .schedules import Constant, DensitySchedule
 from .threads import share_cores
-from .worker import Dial, Traffic
 
 log = logging.getLogger(__name__)
+
+_DEFAULTS = {"momentum": 0.0, "weight_decay": 0.0, "density": None}
 
 
 class GradientSGD(torch.optim.Optimizer):
@@ -34,7 +38,7 @@ class GradientSGD(torch.optim.Optimizer):
     is taken at the server's weights. Use it in a `with` block, or call `close()`.
 
     Args:
-        params: parameters or groups, as for torch.optim.SGD; a group may also set its density.
+        params: parameters or groups, as for torch.optim.SGD; a group may set lr, momentum, weight_decay and density.
         lr: learning rate.
         model: the module that names the parameters and holds the buffers.
         momentum: in [0, 1).
@@ -65,19 +69,17 @@ class GradientSGD(torch.optim.Optimizer):
         **settings: Any,
     ) -> None:
         self.settings = config.resolve(args, **settings)
-        self._strategy = STRATEGIES[self.settings.mode]
         self._replica: Replica | None = None
         self._connected = self._showing = False
         params = list(params)
         if not params:
             raise LayoutError("there are no parameters: nothing to train")
-        given = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
-        super().__init__(params, defaults(self.settings) | given)
+        super().__init__(params, _DEFAULTS | {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
         self._local_steps = 0
         self._model = model
         self._names = {id(p): name for name, p in model.named_parameters()} if model is not None else {}
-        check_options(self.settings, self.param_groups)
-        if self.settings.local:
+        _warn_of_ignored(self.settings, self.param_groups)
+        if self.settings.mode == LOCAL:
             share_cores(self.settings, server=False)
             return
         self._replica = self._prepare(schedule or Constant(self.settings.density), dial)
@@ -133,6 +135,16 @@ class GradientSGD(torch.optim.Optimizer):
             ServerLostError: the server is gone.
             NotConnectedError: before `connect`, after `close`, or inside `server_model`.
         """
+        loss = self.post(closure)
+        self.settle()
+        return loss
+
+    @torch.no_grad()
+    def post(self, closure: Callable[[], Any] | None = None) -> Any:
+        """The first half of `step`: computes the push and sends it, once the exchange before it is settled.
+
+        Weights and state are those of before the step until `settle`; gradients may be overwritten.
+        """
         replica = self._ready()
         loss = None
         if closure is not None:
@@ -141,14 +153,24 @@ class GradientSGD(torch.optim.Optimizer):
         if self.done:
             return loss
         if replica is not None:
-            replica.step(self.param_groups)
-            return loss
-        for group in self.param_groups:
-            check_group(group, self._strategy)
-        if local.finite(self.param_groups, self._names, self.settings):
-            LOCAL_METHODS[self.settings.mode]().step(self.param_groups, self.state)
-            self._local_steps += 1
+            replica.post(self.param_groups)
+        else:
+            self._step_alone()
         return loss
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """The other half: waits for the reply to what was posted, and applies it; nothing if nothing was."""
+        replica = self._ready()
+        if replica is not None:
+            replica.settle()
+
+    def _step_alone(self) -> None:
+        for group in self.param_groups:
+            check_group(group)
+        if local.finite(self.param_groups, self._names, self.settings):
+            local.step(self.param_groups, self.state, nesterov=self.settings.nesterov)
+            self._local_steps += 1
 
     def _ready(self) -> Replica | None:
         if self._showing:
@@ -185,7 +207,7 @@ class GradientSGD(torch.optim.Optimizer):
                 "the layout is fixed once the optimizer is made: give all parameters to its constructor"
             )
         super().add_param_group(param_group)
-        check_group(self.param_groups[-1], self._strategy)
+        check_group(self.param_groups[-1])
 
     def __getstate__(self) -> dict[str, Any]:
         """ConfigError: a session with the server cannot be copied."""
@@ -211,9 +233,9 @@ class GradientSGD(torch.optim.Optimizer):
         What the saved state does not hold, such as that of another method, starts from zero.
         Raises ConfigError or ValueError, and changes nothing, when the groups or the shapes are others.
         """
-        groups = [defaults(self.settings) | group for group in state_dict["param_groups"]]
+        groups = [_DEFAULTS | group for group in state_dict["param_groups"]]
         for group in groups:
-            check_group(group, self._strategy)
+            check_group(group)
         parts = [] if self._replica is None else list(self._saved(self._replica, state_dict["state"]))
         super().load_state_dict({**state_dict, "param_groups": groups})
         if self._replica is None:
@@ -225,7 +247,7 @@ class GradientSGD(torch.optim.Optimizer):
     def _saved(self, replica: Replica, state: dict[int, Any]) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Each part of the method's state beside what was saved of it, float32 as it was."""
         numbers = {id(p): i for i, p in enumerate(p for g in self.param_groups for p in g["params"])}
-        for name in replica.method.reserve({name for part in state.values() for name in part}):
+        for name in replica.method.buffers():
             for p, part in replica.state_of(name):
                 saved = state.get(numbers[id(p)], {}).get(name)
                 if saved is not None and saved.shape != part.shape:
@@ -310,6 +332,18 @@ def _dial(settings: config.Settings, timeout: timedelta) -> transport.Link:
     return transport.dial(
         settings.master, settings.port, timeout, address=settings.address, run=config.agent_run(settings)
     )
+
+
+def _warn_of_ignored(settings: config.Settings, groups: list[dict[str, Any]]) -> None:
+    used = {"momentum", "nesterov"} if settings.mode == LOCAL else METHODS[settings.mode].uses
+    given = {
+        "momentum": any(g["momentum"] for g in groups),
+        "nesterov": settings.nesterov,
+        "clip": settings.clip is not None,
+    }
+    for name, is_given in given.items():
+        if is_given and name not in used:
+            warnings.warn(f"{name} has no part in mode {settings.mode} and is ignored", stacklevel=3)
 
 
 __all__ = ["GradientSGD"]

@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -27,12 +27,14 @@ from .errors import (
     ServerLostError,
     TransportError,
 )
+from .exchange import Model, Reply
 from .hyper import Hypers
+from .introduction import Dial
 from .layout import Layout
 from .methods import METHODS, Hyper
 from .schedules import DensitySchedule
 from .weights import Weights
-from .worker import Dial, Model, Reply, Worker
+from .worker import Worker
 
 log = logging.getLogger(__name__)
 
@@ -46,8 +48,9 @@ class Push:
     hyper: Hyper
     sent: Selection | Tensor  # quantised, where the method's state lives
     on_wire: Selection | Tensor  # the same on the CPU
-    digest: tuple[int, str]
-    after: int  # this worker's pushes that were applied before it
+    held: int  # the version of the weights that its gradient was computed at
+    digest: tuple[int, str] = (0, "")
+    after: int = 0  # this worker's pushes that were applied before it
 
 
 class Replica:
@@ -84,7 +87,7 @@ class Replica:
         self.parameters = [p for _, p in named]
         self.weights = Weights(self.layout, self.parameters)
         self.method = METHODS[settings.mode].create(self.layout, self.weights.device, settings)
-        self._hypers = Hypers(self.layout, self.parameters, groups, schedule, METHODS[settings.mode])
+        self._hypers = Hypers(self.layout, self.parameters, groups, schedule)
         self.session = Worker(self.layout, settings, self.method.dense, dial)
         self._pending: Push | None = None  # sent, and its fate not known
 
@@ -92,50 +95,79 @@ class Replica:
         """Joins the server and loads its weights and buffers."""
         self._load(self.session.join(timedelta(seconds=self._settings.connect_timeout)))
 
-    def step(self, groups: Sequence[Mapping[str, Any]]) -> None:
-        """One step of the method and one exchange, over a new session if the link is lost."""
-        self._recover()
+    def post(self, groups: Sequence[Mapping[str, Any]]) -> None:
+        """The first half of a step: computes the push and sends it, once the exchange before it is settled.
+
+        Until `settle`, weights and state are those of before the step, and gradients may be overwritten.
+        """
+        held = self.session.held
+        self.settle()
         self._check_unaltered()
-        grads = [_gradient(p) for p in self.parameters]
+        push = self._compute(groups, held)
+        if push is not None:
+            self._send(push)
+
+    def settle(self) -> None:
+        """The other half: receives the reply, commits and applies it; over a new session if the link is lost.
+
+        Does nothing when no exchange is under way. One that Ctrl-C or a lost server broke off counts if the server
+        turns out to have applied it, and has not happened otherwise.
+        """
+        push = self._pending
+        if push is None:
+            return
+        if not self.session.awaiting:
+            self._rejoin("the last exchange was broken off")
+            return
         lost: Exception | None = None
-        for _ in range(_ATTEMPTS):
-            push = self._compute(grads, groups)
-            if push is None:
-                return
-            self._pending = push
+        for attempt in range(_ATTEMPTS):
+            if attempt:
+                push = self._send(push)
             try:
-                reply = self._exchange(push)
+                reply = self.session.pull()
             except RefusedError as error:
                 self._pending = None
                 self._after_refusal(error, push)
-                continue
             except (TransportError, FrameError) as error:
                 lost = error
                 if self._rejoin(error):
                     return
-                continue
-            if reply.applied:
-                self.method.commit(push.sent, push.hyper)
-            self._pending = None
-            self._receive(reply)
-            return
+            else:
+                self._finish(push, reply)
+                return
         raise ServerLostError(
             f"a push failed {_ATTEMPTS} times over new sessions at version {self.session.version}"
         ) from lost
 
-    def _compute(self, grads: Sequence[Tensor], groups: Sequence[Mapping[str, Any]]) -> Push | None:
+    def _compute(self, groups: Sequence[Mapping[str, Any]], held: int) -> Push | None:
         """The push of this step; None when it is to be skipped."""
         session, codec = self.session, self._settings.codec_up
+        grads = [_gradient(p) for p in self.parameters]
         hyper = self._hypers.at(groups, session.version, session.active)
         update = self.method.step(grads, self.weights.masters, hyper)
         if not self._finite():
             return None
-        selected = isinstance(update, Selection)
         ops.quantize_(update.values if isinstance(update, Selection) else update, int(codec))
         on_wire = update.to_cpu() if isinstance(update, Selection) else update.cpu()
-        segment = session.sequence % len(self.layout.segments) if selected else 0
-        digest = (segment, self.weights.digest(segment) if selected else "")
-        return Push(hyper, update, on_wire, digest, session.sequence)
+        return Push(hyper, update, on_wire, held)
+
+    def _send(self, push: Push) -> Push:
+        """Sends `push`, again over a new session if need be: with the digest of the weights of now."""
+        session = self.session
+        digest = (0, "")
+        if isinstance(push.on_wire, Selection):
+            segment = session.sequence % len(self.layout.segments)
+            digest = (segment, self.weights.digest(segment))
+        push = self._pending = replace(push, digest=digest, after=session.sequence)
+        density = self._hypers.density(push.hyper)
+        session.push(push.on_wire, self._settings.codec_up, density, push.digest, push.held)
+        return push
+
+    def _finish(self, push: Push, reply: Reply) -> None:
+        if reply.applied:
+            self.method.commit(push.sent, push.hyper)
+        self._pending = None
+        self._receive(reply)
 
     def _finite(self) -> bool:
         bad = self.method.failed()
@@ -147,10 +179,6 @@ class Replica:
             raise NonFiniteGradientError(message, name)
         log.warning("%s: the step is skipped", message)
         return False
-
-    def _exchange(self, push: Push) -> Reply:
-        density = self._hypers.density(push.hyper)
-        return self.session.exchange(push.on_wire, self._settings.codec_up, density, push.digest)
 
     def _after_refusal(self, error: RefusedError, push: Push) -> None:
         """Takes a fresh snapshot after a refusal that it mends, else raises."""
@@ -177,11 +205,6 @@ class Replica:
             self._load(self.session.restart())
         except (TransportError, FrameError) as error:
             self._rejoin(error)
-
-    def _recover(self) -> None:
-        """Settles an exchange that Ctrl-C or a lost server broke off: its reply may still be on the way."""
-        if self._pending is not None:
-            self._rejoin("the last exchange was broken off")
 
     def _rejoin(self, cause: object) -> bool:
         """Joins again with a fresh snapshot. Returns whether the pending push had been applied, and is committed."""
@@ -240,7 +263,7 @@ class Replica:
     @contextmanager
     def server_model(self) -> Iterator[nn.Module]:
         """Shows the server's parameters and buffers in the model; then puts this worker's back, bit for bit."""
-        self._recover()
+        self.settle()
         self._check_unaltered()
         self.send_buffers()
         try:

@@ -6,74 +6,38 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
 from torch import Tensor
 
-from dgs_ext import wire
 from dgs_ext.ops import Selection
-from dgs_ext.wire import Codec, Decoded, Header, Kind
+from dgs_ext.wire import Codec, Header, Kind
 
 from . import buffers, protocol
-from .bounded import within
-from .config import CODECS, Settings
+from .config import Settings
 from .errors import (
     FrameError,
     LinkClosedError,
-    LinkTimeoutError,
     ProtocolError,
     ServerLostError,
     ServerUnreachableError,
     TransportError,
 )
+from .exchange import Arrival, Flight, Model, Reply, Traffic
 from .frames import Packer
-from .introduction import introduce
+from .heart import Heart
+from .introduction import Dial, make_hello, meet
 from .layout import Layout
-from .protocol import Hello, Welcome
+from .protocol import Welcome
 from .transport import Link
 
 log = logging.getLogger(__name__)
 
-_JOIN_TIMEOUT = timedelta(seconds=60)
 _GOODBYE_TIMEOUT = timedelta(seconds=10)
-_PATIENCE = 20.0  # seconds beyond a join's timeout, for an answer that is on its way
-
-Dial = Callable[[timedelta], Link]
-
-
-@dataclass
-class Traffic:
-    """What went over the wire, in whole frames, and how long the worker waited for it."""
-
-    exchanges: int = 0
-    bytes_up: int = 0  # pushes
-    bytes_down: int = 0  # pulls
-    other_bytes: int = 0  # snapshots, buffers, goodbyes
-    waiting: float = 0.0  # seconds
-    staleness: int = 0  # of the last push
-
-
-@dataclass(frozen=True, slots=True)
-class Model:
-    """The server's parameters float32 [N] and buffers, at a version; of a join, the frozen parameters as well."""
-
-    version: int
-    theta: Tensor
-    buffers: Mapping[str, Tensor]
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """The server's answer to a push: whether it was applied, and the difference or model that came back."""
-
-    applied: bool
-    decoded: Decoded
 
 
 class Worker:
@@ -90,7 +54,7 @@ class Worker:
         self.layout, self.settings, self.dense, self._dial = layout, settings, dense, dial
         self.traffic = Traffic()
         self.version = self.sequence = 0
-        self._held = 0  # the version of the weights that this worker trains on
+        self.held = 0  # the version of the weights that this worker trains on
         self.active = 1
         self.done = False
         self.welcome: Welcome | None = None
@@ -98,7 +62,8 @@ class Worker:
         self._timeout = timedelta(seconds=settings.exchange_timeout)
         self._packer = Packer(layout)
         self._link: Link | None = None
-        self._heart: _Heart | None = None
+        self._flight: Flight | None = None
+        self._heart: Heart | None = None
         self._process = os.getpid()
 
     @property
@@ -113,46 +78,14 @@ class Worker:
             ServerUnreachableError: no server came within `timeout`.
             RefusedError: the server does not take this worker; the message says why.
         """
-        limit = timeout.total_seconds() + _PATIENCE
+        hello = make_hello(self.layout, self.settings, self.dense, self._identity, self.sequence)
+        link, self.welcome = meet(self._dial, self.settings.token, hello, timeout)
         try:
-            link, self.welcome = within(
-                limit, lambda: self._meet(timeout), _discard, "the server did not answer"
-            )
-        except LinkTimeoutError as error:
-            raise ServerUnreachableError(f"{error}: is it frozen, or not a server of this library?") from None
-        try:
-            self._link, self._heart = link, _Heart(link, self.settings.heartbeat)
+            self._link, self._heart = link, Heart(link, self.settings.heartbeat)
             return self._snapshot(mirror=True)
         except BaseException:
             self._hang_up()
             raise
-
-    def _meet(self, timeout: timedelta) -> tuple[Link, Welcome]:
-        link = self._dial(timeout)
-        try:
-            welcome = introduce(link, self.settings.token, self._hello(), _JOIN_TIMEOUT)
-            link.open(welcome.session, welcome.cap, _JOIN_TIMEOUT)
-        except BaseException:
-            link.close()
-            raise
-        return link, welcome
-
-    def _hello(self) -> Hello:
-        layout, settings = self.layout, self.settings
-        return Hello(
-            protocol=protocol.PROTOCOL,
-            wire=wire.VERSION,
-            identity=self._identity,
-            rank=settings.rank,
-            kind="dense" if self.dense else "sparse",
-            mode=settings.mode,
-            codec=settings.codec,
-            codecs=list(CODECS),
-            fingerprint=f"{layout.fingerprint:016x}",
-            tensors=[list(t) for t in layout.describe()],
-            buffers=[list(b) for b in layout.buffers],
-            sequence=self.sequence,
-        )
 
     def rejoin(self) -> tuple[bool, Model]:
         """Joins again after a lost link. Returns whether the last push was applied after all, and the weights.
@@ -188,34 +121,58 @@ class Worker:
         self.sequence = self.welcome.applied
         return self.welcome.applied > before, model
 
-    def exchange(
-        self, update: Selection | Tensor, codec: Codec, density: float, digest: tuple[int, str]
-    ) -> Reply:
-        """Pushes `update` (on the CPU) and returns what came back.
+    def push(
+        self,
+        update: Selection | Tensor,
+        codec: Codec,
+        density: float,
+        digest: tuple[int, str],
+        held: int | None = None,
+    ) -> None:
+        """Sends `update` (on the CPU); `pull` returns what comes back, and raises what went wrong here.
 
-        Raises:
-            TransportError: the link is lost; whether the push was applied is known after `rejoin`.
-            RefusedError: the server refused the push and applied nothing.
+        Args:
+            density: what the server takes as the worker's when it chooses how much to send back.
+            digest: a segment and the hash of its weights.
+            held: the version of the weights that the gradient was computed at, by default of those of now.
         """
-        header = self._header(Kind.PUSH, codec, self.sequence + 1)
+        header = self._header(Kind.PUSH, codec, self.sequence + 1, held)
         if isinstance(update, Selection):
             frame = self._packer.sparse(header, protocol.meta(density=density, digest=digest), update)
         else:
             frame = self._packer.dense(header, protocol.meta(density=1.0), update)
         began = time.perf_counter()
-        self._send(frame)
+        self._flight = Flight(lambda: self._send(frame), self._next)
         self.traffic.bytes_up += frame.numel()
-        decoded, length = self._receive(Kind.PULL)
-        self._held = self.version
         self.traffic.waiting += time.perf_counter() - began
-        self.traffic.bytes_down += length
-        meta = protocol.parse_meta(decoded.meta)
+
+    @property
+    def awaiting(self) -> bool:
+        """Whether a push is under way, whose reply `pull` returns."""
+        return self._flight is not None
+
+    def pull(self) -> Reply:
+        """The reply to the last push.
+
+        Raises:
+            TransportError, FrameError: the link is lost; whether the push was applied is known after `rejoin`.
+            RefusedError: the server refused the push and applied nothing.
+        """
+        flight, self._flight = self._flight, None
+        if flight is None:
+            raise LinkClosedError("the exchange was broken off")
+        began = time.perf_counter()
+        arrival = flight.result()
+        self.traffic.waiting += time.perf_counter() - began
+        meta = self._accept(arrival, Kind.PULL)
+        self.held = self.version
+        self.traffic.bytes_down += arrival.length
         applied = meta.get("applied") is True
         if applied:
             self.sequence += 1
             self.traffic.exchanges += 1
         self.traffic.staleness = _count(meta, "staleness", 0)
-        return Reply(applied, decoded)
+        return Reply(applied, arrival.decoded)
 
     def entries(self, reply: Reply) -> tuple[Tensor, Tensor]:
         """Indices and values of a sparse reply, on the CPU; valid until the next frame."""
@@ -269,42 +226,51 @@ class Worker:
         header = self._header(Kind.REQUEST, Codec.BYTES, self.sequence)
         self._send(self._packer.opaque(header, protocol.meta(mirror=mirror)))
         packer = Packer(self.layout)  # of its own: a dense model's room is not kept for sparse replies
-        decoded, length = self._receive(Kind.SNAPSHOT, packer)
-        theta = packer.values(decoded)
+        model = self._receive(Kind.SNAPSHOT, packer)
+        theta = packer.values(model.decoded)
         if mirror:
-            self._held = self.version
-        packed, more = self._receive(Kind.BUFFERS)
-        self.traffic.other_bytes += length + more
-        if packed.body is None:
+            self.held = self.version
+        packed = self._receive(Kind.BUFFERS)
+        self.traffic.other_bytes += model.length + packed.length
+        if packed.decoded.body is None:
             raise ProtocolError("a BUFFERS frame came without bytes")
         spec = (*self.layout.buffers, *self.layout.frozen) if mirror else self.layout.buffers
-        return Model(decoded.header.version, theta, buffers.unpack(packed.body, spec))
+        return Model(model.decoded.header.version, theta, buffers.unpack(packed.decoded.body, spec))
 
-    def _header(self, kind: Kind, codec: Codec, sequence: int) -> Header:
+    def _header(self, kind: Kind, codec: Codec, sequence: int, held: int | None = None) -> Header:
         return Header(
             kind=kind,
             codec=codec,
             worker=self.welcome.rank if self.welcome else 0,
             fingerprint=self.layout.fingerprint,
             sequence=sequence,
-            version=self._held,
+            version=self.held if held is None else held,
         )
 
     def _send(self, frame: Tensor) -> None:
         self._open().send(frame, self._timeout)
 
-    def _receive(self, expected: Kind, packer: Packer | None = None) -> tuple[Decoded, int]:
+    def _receive(self, expected: Kind, packer: Packer | None = None) -> Arrival:
+        arrival = self._next(packer)
+        self._accept(arrival, expected)
+        return arrival
+
+    def _next(self, packer: Packer | None = None) -> Arrival:
+        """The next frame, whatever it is."""
         frame = self._open().receive(self._timeout)
-        decoded = (packer or self._packer).decode(frame)
-        if decoded.header.kind == Kind.ERROR:
-            protocol.raise_refusal(protocol.parse_meta(decoded.meta))
-        if decoded.header.kind != expected:
-            raise ProtocolError(f"the server sent {decoded.header.kind.name} where {expected.name} was due")
-        meta = protocol.parse_meta(decoded.meta)
-        self.version = decoded.header.version
-        self.done = self.done or decoded.header.done
+        return Arrival((packer or self._packer).decode(frame), frame.numel())
+
+    def _accept(self, arrival: Arrival, expected: Kind) -> dict[str, Any]:
+        """Takes note of what a frame says about the run, and returns its metadata."""
+        header, meta = arrival.decoded.header, protocol.parse_meta(arrival.decoded.meta)
+        if header.kind == Kind.ERROR:
+            protocol.raise_refusal(meta)
+        if header.kind != expected:
+            raise ProtocolError(f"the server sent {header.kind.name} where {expected.name} was due")
+        self.version = header.version
+        self.done = self.done or header.done
         self.active = max(1, _count(meta, "active", self.active))
-        return decoded, frame.numel()
+        return meta
 
     def _open(self) -> Link:
         if self._link is None:
@@ -313,7 +279,7 @@ class Worker:
 
     def _hang_up(self) -> None:
         heart, link = self._heart, self._link
-        self._heart = self._link = None
+        self._heart = self._link = self._flight = None
         if heart is not None:
             heart.stop()
         if link is not None:
@@ -326,29 +292,3 @@ def _count(meta: Mapping[str, Any], name: str, default: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise ProtocolError(f"a reply's {name} must be an integer of at least 0, got {value!r:.100}")
     return value
-
-
-def _discard(met: tuple[Link, Welcome]) -> None:
-    met[0].close()
-
-
-class _Heart:
-    """A thread that beats until stopped or until the link is gone, whatever the main thread is doing."""
-
-    def __init__(self, link: Link, every: float) -> None:
-        self._link, self._every = link, every
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="dgs-heartbeat", daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._stopped.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._stopped.wait(self._every):
-            try:
-                self._link.beat()
-            except TransportError as error:
-                log.debug("the heartbeat ends: %s", error)
-                return

@@ -63,7 +63,8 @@ class Puppet:
     def push(self, indices: Tensor, values: Tensor, density: float = 0.1) -> Reply:
         """Pushes entries and adds what comes back to the weights."""
         update = weights.received(self.layout, indices, values, torch.device("cpu"))
-        reply = self.worker.exchange(update, self.codec, density, self.digest())
+        self.worker.push(update, self.codec, density, self.digest())
+        reply = self.worker.pull()
         if reply.decoded.form == "sparse":
             at, difference = self.worker.entries(reply)
             self.w[at] += difference
@@ -77,7 +78,8 @@ class Puppet:
         return self.push(indices, scale * torch.randn(count, generator=generator))
 
     def push_dense(self, values: Tensor) -> Reply:
-        reply = self.worker.exchange(values, Codec.FLOAT32, 1.0, (0, ""))
+        self.worker.push(values, Codec.FLOAT32, 1.0, (0, ""))
+        reply = self.worker.pull()
         self.w = self.worker.values(reply).clone()
         return reply
 

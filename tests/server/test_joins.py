@@ -276,7 +276,7 @@ class _Deaf(InProcessLink):
 def test_a_frozen_server_does_not_hang_a_worker(
     serve: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dgs.worker._PATIENCE", 0.1)
+    monkeypatch.setattr("dgs.introduction._PATIENCE", 0.1)
     run = serve()
     puppet = run.puppet(1)
     ends = _Deaf.pair()
