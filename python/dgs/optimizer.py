@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,17 +17,15 @@ from torch import Tensor, nn
 from . import config, local, transport
 from .errors import ConfigError, LayoutError, NotConnectedError
 from .exchange import Traffic
-from .hyper import check_group
+from .hyper import check_group, check_options, defaults
 from .introduction import Dial
 from .layout import trainable, unwrapped
-from .methods import LOCAL, METHODS
+from .methods import LOCAL_METHODS, STRATEGIES
 from .replica import Replica
 from .schedules import Constant, DensitySchedule
 from .threads import share_cores
 
 log = logging.getLogger(__name__)
-
-_DEFAULTS = {"momentum": 0.0, "weight_decay": 0.0, "density": None}
 
 
 class GradientSGD(torch.optim.Optimizer):
@@ -38,7 +35,7 @@ class GradientSGD(torch.optim.Optimizer):
     is taken at the server's weights. Use it in a `with` block, or call `close()`.
 
     Args:
-        params: parameters or groups, as for torch.optim.SGD; a group may set lr, momentum, weight_decay and density.
+        params: parameters or groups, as for torch.optim.SGD; a group may also set its density.
         lr: learning rate.
         model: the module that names the parameters and holds the buffers.
         momentum: in [0, 1).
@@ -69,17 +66,19 @@ class GradientSGD(torch.optim.Optimizer):
         **settings: Any,
     ) -> None:
         self.settings = config.resolve(args, **settings)
+        self._strategy = STRATEGIES[self.settings.mode]
         self._replica: Replica | None = None
         self._connected = self._showing = False
         params = list(params)
         if not params:
             raise LayoutError("there are no parameters: nothing to train")
-        super().__init__(params, _DEFAULTS | {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        given = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
+        super().__init__(params, defaults(self.settings) | given)
         self._local_steps = 0
         self._model = model
         self._names = {id(p): name for name, p in model.named_parameters()} if model is not None else {}
-        _warn_of_ignored(self.settings, self.param_groups)
-        if self.settings.mode == LOCAL:
+        check_options(self.settings, self.param_groups)
+        if self.settings.local:
             share_cores(self.settings, server=False)
             return
         self._replica = self._prepare(schedule or Constant(self.settings.density), dial)
@@ -167,9 +166,9 @@ class GradientSGD(torch.optim.Optimizer):
 
     def _step_alone(self) -> None:
         for group in self.param_groups:
-            check_group(group)
+            check_group(group, self._strategy)
         if local.finite(self.param_groups, self._names, self.settings):
-            local.step(self.param_groups, self.state, nesterov=self.settings.nesterov)
+            LOCAL_METHODS[self.settings.mode]().step(self.param_groups, self.state)
             self._local_steps += 1
 
     def _ready(self) -> Replica | None:
@@ -207,7 +206,7 @@ class GradientSGD(torch.optim.Optimizer):
                 "the layout is fixed once the optimizer is made: give all parameters to its constructor"
             )
         super().add_param_group(param_group)
-        check_group(self.param_groups[-1])
+        check_group(self.param_groups[-1], self._strategy)
 
     def __getstate__(self) -> dict[str, Any]:
         """ConfigError: a session with the server cannot be copied."""
@@ -233,9 +232,9 @@ class GradientSGD(torch.optim.Optimizer):
         What the saved state does not hold, such as that of another method, starts from zero.
         Raises ConfigError or ValueError, and changes nothing, when the groups or the shapes are others.
         """
-        groups = [_DEFAULTS | group for group in state_dict["param_groups"]]
+        groups = [defaults(self.settings) | group for group in state_dict["param_groups"]]
         for group in groups:
-            check_group(group)
+            check_group(group, self._strategy)
         parts = [] if self._replica is None else list(self._saved(self._replica, state_dict["state"]))
         super().load_state_dict({**state_dict, "param_groups": groups})
         if self._replica is None:
@@ -247,7 +246,7 @@ class GradientSGD(torch.optim.Optimizer):
     def _saved(self, replica: Replica, state: dict[int, Any]) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Each part of the method's state beside what was saved of it, float32 as it was."""
         numbers = {id(p): i for i, p in enumerate(p for g in self.param_groups for p in g["params"])}
-        for name in replica.method.buffers():
+        for name in replica.method.reserve({name for part in state.values() for name in part}):
             for p, part in replica.state_of(name):
                 saved = state.get(numbers[id(p)], {}).get(name)
                 if saved is not None and saved.shape != part.shape:
@@ -332,18 +331,6 @@ def _dial(settings: config.Settings, timeout: timedelta) -> transport.Link:
     return transport.dial(
         settings.master, settings.port, timeout, address=settings.address, run=config.agent_run(settings)
     )
-
-
-def _warn_of_ignored(settings: config.Settings, groups: list[dict[str, Any]]) -> None:
-    used = {"momentum", "nesterov"} if settings.mode == LOCAL else METHODS[settings.mode].uses
-    given = {
-        "momentum": any(g["momentum"] for g in groups),
-        "nesterov": settings.nesterov,
-        "clip": settings.clip is not None,
-    }
-    for name, is_given in given.items():
-        if is_given and name not in used:
-            warnings.warn(f"{name} has no part in mode {settings.mode} and is ignored", stacklevel=3)
 
 
 __all__ = ["GradientSGD"]

@@ -87,7 +87,7 @@ class Replica:
         self.parameters = [p for _, p in named]
         self.weights = Weights(self.layout, self.parameters)
         self.method = METHODS[settings.mode].create(self.layout, self.weights.device, settings)
-        self._hypers = Hypers(self.layout, self.parameters, groups, schedule)
+        self._hypers = Hypers(self.layout, self.parameters, groups, schedule, METHODS[settings.mode])
         self.session = Worker(self.layout, settings, self.method.dense, dial)
         self._pending: Push | None = None  # sent, and its fate not known
 
