@@ -14,6 +14,7 @@
 #include <atomic>
 #include <bit>
 #include <cstdint>
+#include <cstring>
 #include <vector>
 #ifdef __AVX__
 #include <immintrin.h>
@@ -63,17 +64,32 @@ void for_each_piece(const Streams& streams, const Body& body) {
   torch::stable::parallel_for(0, threads, 1, work);
 }
 
-// n values to memory, past the cache where this machine can. source lies in the cache.
-void stream_out(const float* source, float* target, int64_t n) {
-  int64_t i = 0;
-#ifdef __AVX__
-  for (; i < n && reinterpret_cast<uintptr_t>(target + i) % 64 != 0; ++i) target[i] = source[i];
-  for (; i + 16 <= n; i += 16) {
-    _mm256_stream_ps(target + i, _mm256_loadu_ps(source + i));
-    _mm256_stream_ps(target + i + 8, _mm256_loadu_ps(source + i + 8));
+// A cache line of values. The compiler makes of it whatever registers this machine has.
+using Line [[gnu::vector_size(64)]] = float;
+constexpr int64_t kLine = sizeof(Line) / sizeof(float);
+
+inline Line load(const float* from) {
+  Line x;
+  std::memcpy(&x, from, sizeof x);
+  return x;
+}
+
+inline bool on_a_line(const float* p) { return reinterpret_cast<uintptr_t>(p) % sizeof(Line) == 0; }
+
+// A line to memory: through the cache, or past it, where this machine can and `to` is aligned.
+template <bool kPast>
+inline void store(float* to, Line x) {
+#if defined(__AVX512F__)
+  if (kPast) return _mm512_stream_ps(to, std::bit_cast<__m512>(x));
+#elif defined(__AVX__)
+  if (kPast) {
+    __m256 half[2];
+    std::memcpy(half, &x, sizeof x);
+    _mm256_stream_ps(to, half[0]);
+    return _mm256_stream_ps(to + kLine / 2, half[1]);
   }
 #endif
-  for (; i < n; ++i) target[i] = source[i];
+  std::memcpy(to, &x, sizeof x);
 }
 
 void fence() {
@@ -84,22 +100,41 @@ void fence() {
 
 inline uint32_t bits(float x) { return std::bit_cast<uint32_t>(x); }
 
-void velocity_block(const float* g, const float* w, const float* v, float* out, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) out[i] = 0.5f * v[i] + (g[i] + w[i]);
+// out[i] = formula(in[i]...), a line at a time; `out` may be one of `in`.
+template <bool kPast, class Formula, class... In>
+void map(int64_t n, const Formula& formula, float* out, const In*... in) {
+  int64_t i = 0;
+  for (; kPast && i < n && !on_a_line(out + i); ++i) out[i] = formula(in[i]...);
+  for (; i + kLine <= n; i += kLine) store<kPast>(out + i, formula(load(in + i)...));
+  for (; i < n; ++i) out[i] = formula(in[i]...);
+  if (kPast) fence();
 }
 
-void dgc_block(const float* g, const float* w, const float* u, const float* r, float* u_out, float* r_out,
-               int64_t n) {
-#pragma GCC ivdep
-  for (int64_t i = 0; i < n; ++i) {
+// Both results of DGC at once.
+template <bool kPast>
+void dgc_piece(int64_t n, const float* g, const float* w, const float* u, const float* r, float* u_out,
+               float* r_out) {
+  const auto one = [&](int64_t i) {
     const float next = 0.5f * u[i] + (g[i] + w[i]);
-    u_out[i] = next;
     r_out[i] = 0.5f * r[i] + next;
+    u_out[i] = next;
+  };
+  int64_t i = 0;
+  for (; kPast && i < n && !on_a_line(u_out + i); ++i) one(i);
+  const auto lines = [&]<bool kPastR>() {
+    for (; i + kLine <= n; i += kLine) {
+      const Line next = 0.5f * load(u + i) + (load(g + i) + load(w + i));
+      store<kPastR>(r_out + i, 0.5f * load(r + i) + next);
+      store<kPast>(u_out + i, next);
+    }
+  };
+  if (kPast && on_a_line(r_out + i)) {
+    lines.template operator()<kPast>();
+  } else {
+    lines.template operator()<false>();
   }
-}
-
-void dense_block(const float* __restrict g, const float* __restrict w, float* __restrict q, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) q[i] = g[i] + w[i];
+  for (; i < n; ++i) one(i);
+  if (kPast) fence();
 }
 
 // x: what a selection reads.
@@ -116,54 +151,31 @@ int64_t read_all(const Tensor& addresses, const Tensor& sizes) {
 }
 
 // g, w, v -> out, which may be v.
-void velocity(const Tensor& addresses, const Tensor& sizes, bool streaming) {
+void velocity(const Tensor& addresses, const Tensor& sizes, bool past) {
   const Streams at(addresses, sizes);
+  const auto formula = [](auto g, auto w, auto v) { return 0.5f * v + (g + w); };
   for_each_piece(at, [&](const Piece& p) {
     const float *g = at(0, p), *w = at(1, p), *v = at(2, p);
-    float* out = at(3, p);
-    if (!streaming) return velocity_block(g, w, v, out, p.n);
-    float block[kBlock];
-    for (int64_t i = 0; i < p.n; i += kBlock) {
-      const int64_t n = std::min(kBlock, p.n - i);
-      velocity_block(g + i, w + i, v + i, block, n);
-      stream_out(block, out + i, n);
-    }
-    fence();
+    past ? map<true>(p.n, formula, at(3, p), g, w, v) : map<false>(p.n, formula, at(3, p), g, w, v);
   });
 }
 
 // g, w, u, r -> u_out, r_out, which may be u and r.
-void dgc(const Tensor& addresses, const Tensor& sizes, bool streaming) {
+void dgc(const Tensor& addresses, const Tensor& sizes, bool past) {
   const Streams at(addresses, sizes);
   for_each_piece(at, [&](const Piece& p) {
-    const float *g = at(0, p), *w = at(1, p), *u = at(2, p), *r = at(3, p);
-    float *u_out = at(4, p), *r_out = at(5, p);
-    if (!streaming) return dgc_block(g, w, u, r, u_out, r_out, p.n);
-    float u_block[kBlock], r_block[kBlock];
-    for (int64_t i = 0; i < p.n; i += kBlock) {
-      const int64_t n = std::min(kBlock, p.n - i);
-      dgc_block(g + i, w + i, u + i, r + i, u_block, r_block, n);
-      stream_out(u_block, u_out + i, n);
-      stream_out(r_block, r_out + i, n);
-    }
-    fence();
+    (past ? dgc_piece<true> : dgc_piece<false>)(p.n, at(0, p), at(1, p), at(2, p), at(3, p), at(4, p),
+                                                at(5, p));
   });
 }
 
 // g, w -> q
-void dense(const Tensor& addresses, const Tensor& sizes, bool streaming) {
+void dense(const Tensor& addresses, const Tensor& sizes, bool past) {
   const Streams at(addresses, sizes);
+  const auto formula = [](auto g, auto w) { return g + w; };
   for_each_piece(at, [&](const Piece& p) {
     const float *g = at(0, p), *w = at(1, p);
-    float* q = at(2, p);
-    if (!streaming) return dense_block(g, w, q, p.n);
-    float block[kBlock];
-    for (int64_t i = 0; i < p.n; i += kBlock) {
-      const int64_t n = std::min(kBlock, p.n - i);
-      dense_block(g + i, w + i, block, n);
-      stream_out(block, q + i, n);
-    }
-    fence();
+    past ? map<true>(p.n, formula, at(2, p), g, w) : map<false>(p.n, formula, at(2, p), g, w);
   });
 }
 
@@ -195,9 +207,9 @@ int64_t pull(const Tensor& addresses, const Tensor& sizes, const Tensor& indices
 
 STABLE_TORCH_LIBRARY(dgs_floor, m) {
   m.def("read(Tensor addresses, Tensor sizes) -> int");
-  m.def("velocity(Tensor addresses, Tensor sizes, bool streaming) -> ()");
-  m.def("dgc(Tensor addresses, Tensor sizes, bool streaming) -> ()");
-  m.def("dense(Tensor addresses, Tensor sizes, bool streaming) -> ()");
+  m.def("velocity(Tensor addresses, Tensor sizes, bool past) -> ()");
+  m.def("dgc(Tensor addresses, Tensor sizes, bool past) -> ()");
+  m.def("dense(Tensor addresses, Tensor sizes, bool past) -> ()");
   m.def("pull(Tensor addresses, Tensor sizes, Tensor indices, float nudge) -> int");
 }
 

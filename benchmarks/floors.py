@@ -19,7 +19,7 @@ from steps import Problem
 from torch import Tensor
 
 HERE = Path(__file__).resolve().parent
-FLAGS = ["-O3", "-march=native", "-std=c++20", "-DTORCH_TARGET_VERSION=0x020a000000000000"]
+FLAGS = ["-O3", "-march=native", "-std=c++20", "-Wno-psabi", "-DTORCH_TARGET_VERSION=0x020a000000000000"]
 
 
 def cpu_flags() -> str:

@@ -49,7 +49,8 @@ class Row:
     floor_ms: float
     times_floor: float
     faster: float | None
-    others: dict[str, float]
+    others: dict[str, float]  # medians
+    least: dict[str, float]  # the best of each, the step's own among them
     verified: int
     runs: int
 
@@ -83,7 +84,7 @@ def measure(args: argparse.Namespace, model: str, p: Problem, cell: tuple[int, f
         model, p.numel, threads, name, density if step.sparse else None, ms,
         step.width * p.numel / ms / 1e6, fastest, ms / fastest,
         min((medians[c.name] for c in plain), default=float("nan")) / ms if plain else None,
-        medians, verified, len(times[name]),
+        medians, {who: min(samples) for who, samples in times.items()}, verified, len(times[name]),
     )  # fmt: skip
 
 
