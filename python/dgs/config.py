@@ -42,6 +42,9 @@ class Settings:
     token: str | None = _setting(None, "a secret that both ends must hold")
     density: float = _setting(0.01, "fraction of each tensor that a push sends, in (0, 1]")
     density_down: float | None = _setting(None, "the same for a pull; None: density × active workers")
+    selection: str = _setting(
+        "exact", "of pushes, the server's of pulls: exact, or sampled: the counts float"
+    )
     codec: str = _setting("float32", "values on the wire: float32, float16 or bfloat16")
     codec_down: str | None = _setting(None, "the same for a pull; None: the worker's own codec")
     dense_below: int = _setting(1024, "tensors of fewer elements are sent whole")
@@ -79,12 +82,18 @@ class Settings:
         return self.mode in LOCAL_METHODS
 
     @property
+    def sampled(self) -> bool:
+        """Whether this end selects by a sampled threshold."""
+        return self.selection == "sampled"
+
+    @property
     def codec_up(self) -> Codec:
         return CODECS[self.codec]
 
 
 def _check(s: Settings) -> None:
     _one_of("mode", s.mode, MODES)
+    _one_of("selection", s.selection, ("exact", "sampled"))
     _one_of("codec", s.codec, CODECS)
     _one_of("codec_down", s.codec_down, (None, *CODECS))
     _one_of("buffers", s.buffers, ("mean", "first", "none"))

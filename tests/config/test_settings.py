@@ -104,6 +104,7 @@ def test_density_and_sparsity_contradict_each_other_in_one_place_only() -> None:
         ({"connect_timeout": math.inf}, "connect_timeout must be in [0, 1e+09], got inf"),
         ({"grace": math.nan}, "grace must be in [0, 1e+09], got nan"),
         ({"heartbeat": 5, "heartbeat_timeout": 5}, "heartbeat_timeout (5.0 s) must exceed heartbeat (5.0 s)"),
+        ({"selection": "best"}, "selection must be one of exact, sampled, got 'best'"),
         ({"maximize": "perhaps"}, "maximize must be bool, got 'perhaps'"),
         ({"threads": 0}, "threads must be in [1, 65535], got 0"),
         ({"cuda": "perhaps"}, "cuda must be bool, got 'perhaps'"),
@@ -134,6 +135,7 @@ def test_every_setting_can_come_from_the_environment() -> None:
     """DGS_CUDA is the build's, and `auto` there is no truth: the server's has a name of its own."""
     special = {"mode": "gd", "codec": "float16", "codec_down": "float16", "buffers": "first", "rank": "1"}
     special |= {"on_drift": "snapshot", "on_nonfinite": "skip", "density": "0.5", "density_down": "0.5"}
+    special |= {"selection": "sampled"}
     special |= {"heartbeat_timeout": "9", "world_size": "5"}
     environ = {f"DGS_{f.name.upper()}": special.get(f.name, "1") for f in fields(Settings)}
     environ["DGS_SERVER_CUDA"], environ["DGS_CUDA"] = "1", "auto"

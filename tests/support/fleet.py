@@ -125,7 +125,13 @@ class Fleet:
         resolved = config.resolve(None, {}, **settings)
         layout = layout_of(model, resolved)
         theta = torch.cat([p.detach().float().reshape(-1) for p in model.parameters() if p.requires_grad])
-        self.state = WatchedState(layout, theta, device=torch.device("cpu"), max_version=resolved.max_version)
+        self.state = WatchedState(
+            layout,
+            theta,
+            device=torch.device("cpu"),
+            max_version=resolved.max_version,
+            sampled=resolved.sampled,
+        )
         self.buffers = store_of(model, layout, resolved)
         self.listener = InProcessListener()
         dense = METHODS[resolved.mode].dense

@@ -26,7 +26,9 @@ def register(method: type[Method]) -> type[Method]:
     Returns it, so that this can decorate a class. Raises ValueError when the name is another method's.
     """
     if method.name in ALIASES or STRATEGIES.get(method.name, method) is not method:
-        raise ValueError(f"register: name must be a new one, got {method.name!r}; there are {', '.join(MODES)}")
+        raise ValueError(
+            f"register: name must be a new one, got {method.name!r}; there are {', '.join(MODES)}"
+        )
     METHODS[method.name] = method
     return method
 

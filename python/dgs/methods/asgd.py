@@ -23,7 +23,7 @@ class ASGD(Method):
 
     name = "asgd"
     dense = True
-    uses = frozenset({"decoupled_weight_decay"})  # the same as weight_decay: nothing here is multiplied by it later
+    uses = frozenset({"decoupled_weight_decay"})  # the same as the coupled: no momentum takes the decay along
     state_name = "accumulated"
 
     def __init__(self, layout: Layout, device: torch.device) -> None:

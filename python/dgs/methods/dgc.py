@@ -29,6 +29,7 @@ class DGC(SparseMethod):
     lr·(g + m·u) instead of lr·u.
 
     Args:
+        sampled: select by a sampled threshold, with counts that float, instead of exactly.
         clip: the gradient's global norm is clipped to clip/√workers first; None does not clip.
         workers: for the clipping; None takes the number active, as the last reply said.
     """
@@ -41,10 +42,11 @@ class DGC(SparseMethod):
         layout: Layout,
         device: torch.device,
         *,
+        sampled: bool = False,
         clip: float | None = None,
         workers: int | None = None,
     ) -> None:
-        super().__init__(layout, device)
+        super().__init__(layout, device, sampled=sampled)
         self.clip, self.workers = clip, workers
         self._velocity, self._velocity_next, self._residual, self._residual_next = (
             torch.zeros(layout.numel, device=device) for _ in range(4)
@@ -52,7 +54,9 @@ class DGC(SparseMethod):
 
     @classmethod
     def create(cls, layout: Layout, device: torch.device, settings: Settings) -> DGC:
-        return cls(layout, device, clip=settings.clip, workers=settings.clip_workers)
+        return cls(
+            layout, device, sampled=settings.sampled, clip=settings.clip, workers=settings.clip_workers
+        )
 
     def _grad_scale(self, grads: Sequence[Tensor], workers: int) -> float:
         if self.clip is None:
@@ -80,6 +84,7 @@ class DGC(SparseMethod):
             out,
             grad_scale=self._grad_scale(grads, hyper.workers),
             nesterov=hyper.nesterov,
+            sampled=self.sampled,
         )
 
     def swap(self) -> None:

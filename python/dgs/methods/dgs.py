@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 from torch import Tensor
 
 from .base import Hyper, Method
@@ -14,9 +17,10 @@ class DGS(VelocityMethod):
 
     name = "dgs"
     uses = frozenset({"momentum"})
-    refuses = Method.refuses | {
+    refuses: ClassVar[Mapping[str, str]] = {
+        **Method.refuses,
         "nesterov": "v = u - (1-m)·q is SAMomentum for q = u only: with a step that looks ahead, what is sent and "
-        "what stays no longer add up"
+        "what stays no longer add up",
     }
     state_name = "velocity"
 

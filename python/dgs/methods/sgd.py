@@ -16,7 +16,9 @@ class SGD(LocalMethod):
 
     name = "sgd"
     uses = frozenset({"momentum", "dampening", "nesterov", "decoupled_weight_decay"})
-    refuses: ClassVar[Mapping[str, str]] = {"clip": "it is dgc's; call torch.nn.utils.clip_grad_norm_ before step()"}
+    refuses: ClassVar[Mapping[str, str]] = {
+        "clip": "it is dgc's; call torch.nn.utils.clip_grad_norm_ before step()"
+    }
 
     def step(self, groups: Sequence[dict[str, Any]], state: Any) -> None:
         for group in groups:

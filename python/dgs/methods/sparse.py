@@ -6,7 +6,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -15,22 +15,37 @@ from dgs_ext import ops
 from dgs_ext.ops import Selection
 
 from ..layout import Layout
+from ..room import Room
 from .base import Hyper, Method
+
+if TYPE_CHECKING:
+    from ..config import Settings
 
 
 class SparseMethod(Method):
-    """A method that pushes a selection of its state; each buffer has a second, swapped in when the step lasts."""
+    """A method that pushes a selection of its state; each buffer has a second, swapped in when the step lasts.
 
-    def __init__(self, layout: Layout, device: torch.device) -> None:
+    Args:
+        layout: the segments.
+        device: where gradients and state live.
+        sampled: select by a sampled threshold, with counts that float, instead of exactly.
+    """
+
+    def __init__(self, layout: Layout, device: torch.device, *, sampled: bool = False) -> None:
         super().__init__(layout, device)
-        self._selection: Selection | None = None
+        self.sampled = sampled
+        self._room = Room(layout.offsets.diff(), device, sampled=sampled)
         self._last: Selection | None = None
+
+    @classmethod
+    def create(cls, layout: Layout, device: torch.device, settings: Settings) -> Self:
+        return cls(layout, device, sampled=settings.sampled)
 
     @abstractmethod
     def compute(
         self, grads: Sequence[Tensor], weights: Sequence[Tensor], hyper: Hyper, out: Selection
     ) -> None:
-        """Writes the next state beside the present one, and selects hyper.counts entries of it."""
+        """Writes the next state beside the present one, and selects hyper.counts entries of it, as `sampled` says."""
 
     @abstractmethod
     def swap(self) -> None:
@@ -41,7 +56,7 @@ class SparseMethod(Method):
         """Takes what was sent out of the present state."""
 
     def step(self, grads: Sequence[Tensor], weights: Sequence[Tensor], hyper: Hyper) -> Selection:
-        self._last = selection = self._selected_into(hyper.counts)
+        self._last = selection = self._room.of(hyper.counts)
         self.compute(grads, weights, hyper, selection)
         return selection
 
@@ -69,20 +84,14 @@ class SparseMethod(Method):
         self.swap()
         self.take_out(sent, hyper)
 
-    def _selected_into(self, counts: Tensor) -> Selection:
-        capacity = None if self._selection is None else self._selection.starts.diff()
-        if self._selection is None or capacity is None or bool((capacity < counts).any()):
-            self._selection = Selection.allocate(counts, self.device)
-        return self._selection
-
 
 class VelocityMethod(SparseMethod):
     """One flat buffer v, and u = v + lr·g in another that is swapped in by the commit."""
 
     state_name: ClassVar[str]
 
-    def __init__(self, layout: Layout, device: torch.device) -> None:
-        super().__init__(layout, device)
+    def __init__(self, layout: Layout, device: torch.device, *, sampled: bool = False) -> None:
+        super().__init__(layout, device, sampled=sampled)
         self._state = torch.zeros(layout.numel, device=device)
         self._next = torch.zeros_like(self._state)
 
@@ -103,6 +112,7 @@ class VelocityMethod(SparseMethod):
             self.layout.offsets,
             hyper.counts,
             out,
+            sampled=self.sampled,
         )
 
     def swap(self) -> None:

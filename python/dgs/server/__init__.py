@@ -71,7 +71,8 @@ def init_server(
     device = _device(resolved)
     with torch.no_grad():
         theta = torch.cat([p.detach().float().reshape(-1).cpu() for _, p in trainable(net)])
-    state = ServerState(layout, theta, device=device, max_version=resolved.max_version)
+    end = resolved.max_version
+    state = ServerState(layout, theta, device=device, max_version=end, sampled=resolved.sampled)
     store = store_of(net, layout, resolved)
     if listener is None:
         run = config.agent_run(resolved)

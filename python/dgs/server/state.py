@@ -15,6 +15,7 @@ from dgs_ext.wire import Codec
 
 from ..errors import DivergedError
 from ..layout import Layout
+from ..room import Room
 from ..weights import received
 from .lock import SharedLock
 
@@ -24,7 +25,7 @@ class Mirror:
     """Bitwise the weights that one worker holds, and the scratch of its pulls. One session's thread uses it."""
 
     weights: Tensor  # [N]
-    selection: Selection | None = None
+    room: Room
     pulls: int = 0
     looks: list[float] = field(default_factory=list)  # ‖θ - b‖ / ‖push‖ at the last looks
 
@@ -47,12 +48,19 @@ class ServerState:
         layout: the segments.
         theta: the first parameters, float32 [N]; copied to `device`.
         max_version: the version after which pushes are no longer applied.
+        sampled: select a pull by a sampled threshold, with counts that float, instead of exactly.
     """
 
     def __init__(
-        self, layout: Layout, theta: Tensor, *, device: torch.device, max_version: int | None = None
+        self,
+        layout: Layout,
+        theta: Tensor,
+        *,
+        device: torch.device,
+        max_version: int | None = None,
+        sampled: bool = False,
     ) -> None:
-        self.layout, self.device, self.max_version = layout, device, max_version
+        self.layout, self.device, self.max_version, self.sampled = layout, device, max_version, sampled
         self._theta = theta.detach().to(device, torch.float32, copy=True)
         # From the start no number below 2^-126 and no -0: adding a zero then changes nothing, on either side.
         ops.dense_add_([self._theta], layout.offsets, torch.zeros_like(self._theta))
@@ -112,13 +120,13 @@ class ServerState:
 
     def pull(self, mirror: Mirror, counts: Tensor, codec: Codec) -> tuple[int, Selection]:
         """The largest part of θ - mirror, quantised and added to the mirror; valid until its next pull."""
-        selection = mirror.selection
-        if selection is None or bool((selection.starts.diff() < counts).any()):
-            selection = mirror.selection = Selection.allocate(counts, self.device)
+        selection, sampled = mirror.room.of(counts), mirror.room.sampled
         offsets = self.layout.offsets
         with self._lock.shared():
             version = self._version
-            ops.select_difference([self._theta], [mirror.weights], offsets, counts, selection)
+            ops.select_difference(
+                [self._theta], [mirror.weights], offsets, counts, selection, sampled=sampled
+            )
         bad = selection.failed()
         if bad is not None:
             name = self.layout.segments[bad].name
@@ -134,7 +142,8 @@ class ServerState:
 
     def mirror(self, snapshot: Snapshot) -> Mirror:
         """The mirror of a worker that was sent `snapshot`."""
-        return Mirror(snapshot.theta.to(self.device, copy=True))
+        room = Room(self.layout.offsets.diff(), self.device, sampled=self.sampled)
+        return Mirror(snapshot.theta.to(self.device, copy=True), room)
 
     def behind(self, mirror: Mirror) -> float:
         """‖θ - b‖, what a worker has not yet seen."""

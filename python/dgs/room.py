@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Room for the entries of a selection, which a push and a pull keep from one step to the next."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from dgs_ext.ops import Selection
+
+_SAMPLE = 4096  # the ops look at every (n // 4096)-th of a segment's n entries
+
+
+def slots(numels: Tensor, counts: Tensor) -> Tensor:
+    """The most entries that a sampled selection of `counts` is given room for, int64 [S].
+
+    The number that reaches the sampled threshold is within k·(1 ± 4/√(k·m/n)) of k with 99.99 %, m of the n entries
+    being in the sample (dgs_ext.ops). What lies beyond waits for another step.
+
+    Args:
+        numels: the segments' sizes n, int64 [S].
+        counts: the entries wished for, k, int64 [S].
+    """
+    stride = (numels // _SAMPLE).clamp(min=1)
+    hits = counts.double() / stride  # k·m/n
+    most = (counts * (1 + 4 / hits.sqrt())).ceil()
+    return torch.where(counts > 0, most.nan_to_num(0.0).long(), 0).minimum(numels)
+
+
+class Room:
+    """A Selection that is made anew only when it no longer fits.
+
+    Args:
+        numels: the segments' sizes, int64 [S].
+        device: where the selection lies.
+        sampled: for selections by a sample, whose counts float.
+    """
+
+    def __init__(self, numels: Tensor, device: torch.device, *, sampled: bool) -> None:
+        self._numels, self._device, self.sampled = numels, device, sampled
+        self._selection: Selection | None = None
+        self._counts: Tensor | None = None
+
+    def of(self, counts: Tensor) -> Selection:
+        """A selection with slots for `counts`; what it held is lost."""
+        if self._selection is None or not self._fits(counts):
+            capacity = slots(self._numels, counts) if self.sampled else counts
+            self._selection, self._counts = Selection.allocate(capacity, self._device), counts
+        return self._selection
+
+    def _fits(self, counts: Tensor) -> bool:
+        if self._counts is None or counts is self._counts:
+            return self._counts is not None
+        # A sampled selection is cut where its slots end, so that they must be those of these counts.
+        return torch.equal(self._counts, counts) if self.sampled else bool((self._counts >= counts).all())
