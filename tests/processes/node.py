@@ -19,7 +19,7 @@ import torch._dynamo  # torch's optimizers import it at their first use, which t
 from torch import nn
 
 import dgs
-from dgs import protocol, worker
+from dgs import introduction, protocol
 from dgs_ext import wire
 
 
@@ -72,7 +72,7 @@ def work(options: dict[str, Any]) -> None:
     for module, name, value in ((protocol, "PROTOCOL", "protocol"), (wire, "VERSION", "wire")):
         setattr(module, name, options.get(value, getattr(module, name)))
     if "codecs" in options:
-        worker.CODECS = dict.fromkeys(options["codecs"])
+        introduction.CODECS = dict.fromkeys(options["codecs"])
     net = build(options.get("seed", 5), options.get("hidden", 64))
     optimizer = dgs.GradientSGD(net.parameters(), 0.05, net, momentum=0.7, **options["settings"])
     say("joined", rank=optimizer.rank, version=optimizer.version, digest=digest(net))
