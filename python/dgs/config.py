@@ -57,6 +57,9 @@ class Settings:
     decoupled_weight_decay: bool = _setting(False, "sgd and asgd: decay the weights past the momentum")
     buffers: str = _setting("mean", "batch-norm buffers on the server: mean over workers, first, or none")
     buffers_every: int = _setting(100, "exchanges between two sendings of the buffers")
+    exchange_every: int = _setting(1, "steps per exchange; those between are held in the method's state")
+    overlap: bool = _setting(False, "exchange while the next batch is computed; its result is a step older")
+    flush: bool = _setting(False, "a worker that leaves pushes all that its method's state still holds")
     max_version: int | None = _setting(None, "pushes after which the run is done for everyone")
     connect_timeout: float = _setting(300.0, "seconds that a worker waits for the server")
     exchange_timeout: float = _setting(120.0, "seconds that an exchange may take")
@@ -126,6 +129,7 @@ _LONG = 1e9  # seconds, which every timer takes
 _RANGES: Mapping[str, tuple[float, float]] = {
     "rank": (0, 65535), "world_size": (1, 65536), "port": (0, 65535), "dense_below": (0, _MANY),
     "clip": (1e-30, 1e30), "clip_workers": (1, 65535), "buffers_every": (1, _MANY), "max_version": (1, _MANY),
+    "exchange_every": (1, _MANY),
     "connect_timeout": (0, _LONG), "exchange_timeout": (1e-3, _LONG), "rejoin_timeout": (0, _LONG),
     "heartbeat": (1e-3, _LONG), "heartbeat_timeout": (1e-3, _LONG), "grace": (0, _LONG),
     "join_timeout": (0, _LONG), "max_workers": (1, 65535), "threads": (1, 65535),
