@@ -203,6 +203,21 @@ int64_t pull(const Tensor& addresses, const Tensor& sizes, const Tensor& indices
   return sum;
 }
 
+// At each of the sorted flat indices [k] a value [k] is added to both vectors (which may be one), each thread
+// a run of neighbours. One segment.
+void scatter(const Tensor& addresses, const Tensor& indices, const Tensor& values) {
+  const int64_t* at = addresses.const_data_ptr<int64_t>();
+  float *x = reinterpret_cast<float*>(at[0]), *y = reinterpret_cast<float*>(at[1]);
+  const auto* index = indices.const_data_ptr<int64_t>();
+  const auto* value = values.const_data_ptr<float>();
+  torch::stable::parallel_for(0, indices.numel(), kPiece, [=](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      x[index[i]] += value[i];
+      if (y != x) y[index[i]] += value[i];
+    }
+  });
+}
+
 }  // namespace
 
 STABLE_TORCH_LIBRARY(dgs_floor, m) {
@@ -210,6 +225,7 @@ STABLE_TORCH_LIBRARY(dgs_floor, m) {
   m.def("velocity(Tensor addresses, Tensor sizes, bool past) -> ()");
   m.def("dgc(Tensor addresses, Tensor sizes, bool past) -> ()");
   m.def("dense(Tensor addresses, Tensor sizes, bool past) -> ()");
+  m.def("scatter(Tensor addresses, Tensor indices, Tensor values) -> ()");
   m.def("pull(Tensor addresses, Tensor sizes, Tensor indices, float nudge) -> int");
 }
 
@@ -218,5 +234,6 @@ STABLE_TORCH_LIBRARY_IMPL(dgs_floor, CPU, m) {
   m.impl("velocity", TORCH_BOX(&velocity));
   m.impl("dgc", TORCH_BOX(&dgc));
   m.impl("dense", TORCH_BOX(&dense));
+  m.impl("scatter", TORCH_BOX(&scatter));
   m.impl("pull", TORCH_BOX(&pull));
 }

@@ -10,7 +10,7 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -56,67 +56,86 @@ def why_not_compiled() -> str:
     return ""
 
 
-def _compiled(kind: str, p: Problem) -> Iterator[Contestant]:
-    """The loops of floor.cpp."""
-    floor, sizes = torch.ops.dgs_floor, p.offsets.diff()
+Runs = dict[str, Callable[[], object]]
+
+
+def _compiled(kind: str, p: Problem) -> Runs:
+    """The loops of floor.cpp, by how they store."""
+    loops, sizes, numel = torch.ops.dgs_floor, p.offsets.diff(), p.offsets[-1:]
+    g, w, v, v_next = p.grads, p.weights, p.velocity, p.velocity_next
+    r, r_next = p.residual, p.residual_next
 
     def streams(*operands: list[Tensor]) -> Tensor:
         return torch.tensor([[t.data_ptr() for t in p.segments(operand)] for operand in operands])
 
-    g, w, v, v_next, r, r_next = (
-        p.grads, p.weights, p.velocity, p.velocity_next, p.residual, p.residual_next
-    )  # fmt: skip
-    if kind in ("read", "read2", "pull"):
-        at = streams(v, r)[:, :1]  # flat operands
-        size = p.offsets[-1:]
-        if kind == "read":
-            yield Contestant("floor, read", lambda: floor.read(at, size))
-            return
-        nothing = torch.empty(0, dtype=torch.int64)
-        indices = p.out.compact()[0] if kind == "pull" else nothing
-        yield Contestant(f"floor, {kind}", lambda: floor.pull(at, size, indices, 0.0))
-        return
-    ways = {
-        "velocity": ((g, w, v_next, v_next), (g, w, v, v_next)),
-        "dgc": ((g, w, v_next, r_next, v_next, r_next), (g, w, v, r, v_next, r_next)),
-        "dense": (None, (g, w, v_next)),
-    }
-    loop = getattr(floor, kind)
-    in_place, apart = (None if way is None else streams(*way) for way in ways[kind])
-    if in_place is not None:
-        yield Contestant("floor, in place", lambda: loop(in_place, sizes, False))
-    yield Contestant("floor, through the cache", lambda: loop(apart, sizes, False))
-    yield Contestant("floor, past the cache", lambda: loop(apart, sizes, True))
+    def ways(loop: Callable[..., object], apart: Tensor, in_place: Tensor | None = None) -> Runs:
+        runs = {
+            "through the cache": lambda: loop(apart, sizes, False),
+            "past the cache": lambda: loop(apart, sizes, True),
+        }
+        return runs if in_place is None else {"in place": lambda: loop(in_place, sizes, False), **runs}
+
+    if kind == "velocity":
+        return ways(loops.velocity, streams(g, w, v, v_next), streams(g, w, v_next, v_next))
+    if kind == "dgc":
+        apart = streams(g, w, v, r, v_next, r_next)
+        return ways(loops.dgc, apart, streams(g, w, v_next, r_next, v_next, r_next))
+    if kind == "dense":
+        return ways(loops.dense, streams(g, w, v_next))
+    if kind == "add":
+        at = streams(v, v_next, v_next)
+        return {"in place": lambda: loops.dense(at, sizes, False)}
+    flat = torch.tensor([[t.data_ptr()] for t in (v[0], r[0])])
+    if kind in ("scatter", "scatter2"):
+        both = torch.tensor(
+            [t.data_ptr() for t in (v_next[0], (r_next if kind == "scatter2" else v_next)[0])]
+        )
+        indices, values = p.out.compact()
+        return {"in place": lambda: loops.scatter(both, indices, values)}
+    if kind == "read":
+        return {"read": lambda: loops.read(flat, numel)}
+    if kind in ("read2", "pull"):
+        indices = p.out.compact()[0] if kind == "pull" else torch.empty(0, dtype=torch.int64)
+        return {"read": lambda: loops.pull(flat, numel, indices, 0.0)}
+    return {}
 
 
-def _torchs(kind: str, p: Problem) -> Iterator[Contestant]:
+def _torchs(kind: str, p: Problem) -> Callable[[], object]:
     """torch's element-wise kernels over as many bytes: whole flat vectors, the best case for them."""
-    theta, v, r, r_next = (
-        operand[0] for operand in (p.velocity, p.velocity_next, p.residual, p.residual_next)
-    )
+    flat = (operand[0] for operand in (p.velocity, p.velocity_next, p.residual, p.residual_next))
+    v, v_next, r, r_next = flat
+    indices, values = p.out.compact() if kind in ("pull", "scatter", "scatter2") else (None, p.out.values)
 
     def dgc() -> None:
-        v.addcmul_(theta, r)  # 16 bytes a parameter
+        v_next.addcmul_(v, r)  # 16 bytes a parameter
         r_next.neg_()  # and 8
 
     def pull() -> None:
-        torch.dot(theta, r)
-        r[indices] += 0.0
+        torch.dot(v, r)
+        r.index_add_(0, indices, values, alpha=0.0)
 
-    indices = p.out.compact()[0] if kind == "pull" else None
-    runs = {
-        "read": theta.sum,
-        "read2": lambda: torch.dot(theta, r),
-        "velocity": lambda: v.addcmul_(theta, r),
+    def scatter2() -> None:
+        v_next.index_add_(0, indices, values)
+        r_next.index_add_(0, indices, values)
+
+    runs: Runs = {
+        "read": v.sum,
+        "read2": lambda: torch.dot(v, r),
+        "velocity": lambda: v_next.addcmul_(v, r),
         "dgc": dgc,
-        "dense": lambda: torch.mul(theta, r, out=v),
+        "dense": lambda: torch.mul(v, r, out=v_next),
+        "add": lambda: v_next.add_(v),
         "pull": pull,
+        "values": values.neg_,
+        "scatter": lambda: v_next.index_add_(0, indices, values),
+        "scatter2": scatter2,
     }
-    yield Contestant("floor, torch", runs[kind])
+    return runs[kind]
 
 
-def contestants(kind: str, p: Problem) -> Iterator[Contestant]:
+def contestants(kind: str, p: Problem) -> list[Contestant]:
     """The ways to touch what a step of this kind touches; the fastest of them is the floor."""
-    yield from _torchs(kind, p)
+    runs = {"torch": _torchs(kind, p)}
     if p.device.type == "cpu" and not why_not_compiled():
-        yield from _compiled(kind, p)
+        runs |= _compiled(kind, p)
+    return [Contestant(f"floor, {how}", run) for how, run in runs.items()]

@@ -73,8 +73,10 @@ def measure(args: argparse.Namespace, model: str, p: Problem, cell: tuple[int, f
     torch.set_num_threads(threads)
     verified = verify(name, step, p, part)
     before, run = step.before, step.run
+    if step.given is not None:
+        step.given(p, ops)
     run(p, ops)  # what was selected is an operand of the pull's floor
-    floor = list(floors.contestants(step.floor, p))
+    floor = floors.contestants(step.floor, p)
     plain = list(plain_torch.contestants(name, p)) if args.baselines else []
     mine = Contestant(name, lambda: run(p, ops), None if before is None else lambda: before(p))
     times = in_turn([mine, *floor, *plain], p.device, args.repeats, args.limit)
@@ -82,7 +84,7 @@ def measure(args: argparse.Namespace, model: str, p: Problem, cell: tuple[int, f
     ms, fastest = medians.pop(name), min(medians[c.name] for c in floor)
     return Row(
         model, p.numel, threads, name, density if step.sparse else None, ms,
-        step.width * p.numel / ms / 1e6, fastest, ms / fastest,
+        step.bytes(p) / ms / 1e6, fastest, ms / fastest,
         min((medians[c.name] for c in plain), default=float("nan")) / ms if plain else None,
         medians, {who: min(samples) for who, samples in times.items()}, verified, len(times[name]),
     )  # fmt: skip

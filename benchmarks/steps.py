@@ -153,15 +153,59 @@ def undo_pull(p: Problem) -> None:
     p.out.nnz.zero_()
 
 
+def sampled(p: Problem, lib: Library) -> None:
+    """The step of dgs with a threshold from a sample for all of its selection: the count floats."""
+    lib.step_velocity(
+        p.grads, p.weights, p.velocity, p.velocity_next, p.lr, p.weight_decay, p.offsets, p.counts, p.out,
+        sampled=True,
+    )  # fmt: skip
+    lib.quantize_(p.out.values, int(Codec.FLOAT32))
+    lib.apply_velocity_(p.velocity_next, 1 - p.momentum, p.offsets, p.out)
+
+
+def quantize(p: Problem, lib: Library) -> None:
+    lib.quantize_(p.out.values, int(Codec.BFLOAT16))
+
+
+def apply_velocity(p: Problem, lib: Library) -> None:
+    lib.apply_velocity_(p.velocity_next, 1 - p.momentum, p.offsets, p.out)
+
+
+def apply_dgc(p: Problem, lib: Library) -> None:
+    lib.apply_dgc_(p.velocity_next, p.residual_next, p.offsets, p.counts, p.out)
+
+
+def sparse_add(p: Problem, lib: Library) -> None:
+    lib.sparse_add_(p.velocity_next, p.offsets, p.out)
+
+
+def dense_add(p: Problem, lib: Library) -> None:
+    flat = p.velocity[0] if len(p.velocity) == 1 else torch.cat(p.velocity)
+    lib.dense_add_(p.velocity_next, p.offsets, flat)
+
+
 @dataclass(frozen=True)
 class Step:
-    """A row of the table. `floor` names its streams (floors.py), `width` their bytes per parameter."""
+    """A row of the table.
+
+    floor: names its streams (floors.py)
+    width: their bytes per parameter, or per entry where `entries`
+    given: runs once before, so that there is a selection to work on
+    before: runs before each time, untimed
+    sparse: depends on the density
+    """
 
     run: Callable[[Problem, Any], None]
     floor: str
     width: int
     before: Callable[[Problem], None] | None = None
-    sparse: bool = True  # depends on the density
+    given: Callable[[Problem, Any], None] | None = None
+    sparse: bool = True
+    entries: bool = False
+
+    def bytes(self, p: Problem) -> int:
+        """What it has to move, at least, in the problem at hand."""
+        return self.width * (p.out.values.numel() if self.entries else p.numel)
 
 
 STEPS = {
@@ -175,6 +219,12 @@ STEPS = {
     "step_velocity": Step(step_velocity, "velocity", 16),
     "step_dgc": Step(step_dgc, "dgc", 24),
     "step_dense": Step(step_dense, "dense", 12, sparse=False),
+    "dgs, sampled": Step(sampled, "velocity", 16),
+    "quantize_": Step(quantize, "values", 8, given=select, entries=True),
+    "apply_velocity_": Step(apply_velocity, "scatter", 20, given=select, entries=True),
+    "apply_dgc_": Step(apply_dgc, "scatter2", 28, given=select, entries=True),
+    "sparse_add_": Step(sparse_add, "scatter", 20, given=select, entries=True),
+    "dense_add_": Step(dense_add, "add", 12, sparse=False),
 }
 
 

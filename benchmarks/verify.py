@@ -52,8 +52,10 @@ def verify(name: str, step: Step, p: Problem, most: int) -> int:
     """
     segments = chosen(p, most)
     mine, theirs = p.part(segments), p.part(segments)
-    step.run(mine, ops)
-    step.run(theirs, Twins())
+    for problem, library in ((mine, ops), (theirs, Twins())):
+        if step.given is not None:
+            step.given(problem, library)
+        step.run(problem, library)
     expected = theirs.written()
     for what, got in mine.written().items():
         for a, b in zip(got, expected[what], strict=True):
