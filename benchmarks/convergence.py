@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All methods on CIFAR-10 with simulated workers, learning rates tuned alike (docs/convergence.md).
+
+    python benchmarks/convergence.py --data DIR [--out DIR] [--epochs 12] [--seeds 2] ...
+
+First each method's rate is chosen on images held out of the training set, from one grid, which goes on where the best
+is at an end of it; then each trains on all images at its best rate and is measured on the test images. Each finished
+run is a line of OUT/results.jsonl: run it again to go on where it stopped. OUT then holds table.md and curves.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from convergence_report import report
+from convergence_run import HELD_OUT, IMAGES, Cifar, Plan, Setup, carry_out
+from tqdm import tqdm
+
+MAIN = {
+    "sgd": Setup("sgd", momentum=0.9, workers=1),
+    "asgd": Setup("asgd"),
+    "gd": Setup("gd"),
+    "dgc": Setup("dgc", momentum=0.7, warm_up=0.2),
+    "dgs": Setup("dgs", momentum=0.7),
+}
+VARIANTS = {  # of dgs, at its rate
+    "dgs, 1 % down": Setup("dgs", momentum=0.7, settings={"density_down": 0.01}),
+    "dgs, all down": Setup("dgs", momentum=0.7, settings={"density_down": 1.0}),
+    "dgs, m = 0.3": Setup("dgs", momentum=0.3),
+    "dgs, 5 % up": Setup("dgs", momentum=0.7, settings={"density": 0.05}),
+    "dgs, bfloat16": Setup("dgs", momentum=0.7, settings={"codec": "bfloat16"}),
+}
+SETUPS = MAIN | VARIANTS
+MOST_RATES, GRID_SEED = 6, 1000
+
+Records = dict[str, dict[str, Any]]
+
+
+class Results:
+    """The finished runs, in a file that only grows."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._path = folder / "results.jsonl"
+        lines = self._path.read_text().splitlines() if self._path.exists() else []
+        self.records: Records = {r["key"]: r for r in map(json.loads, lines)}
+
+    def add(self, record: dict[str, Any]) -> None:
+        self.records[record["key"]] = record
+        with self._path.open("a") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def best_rate(self, plans: Sequence[Plan]) -> float | None:
+        """The rate of the most accurate of these runs; None while one is missing."""
+        if any(p.key not in self.records for p in plans):
+            return None
+        return max(plans, key=lambda p: self.records[p.key]["accuracy"]).rate
+
+
+def grid(args: argparse.Namespace, results: Results, name: str) -> list[Plan]:
+    """The runs that choose the rate of a method: at each of the rates, and beyond while the best is at an end."""
+    rates = sorted(args.rates)
+    while True:
+        plans = [_plan(args, name, rate, args.grid_epochs, GRID_SEED, held_out=True) for rate in rates]
+        best = results.best_rate(plans)
+        if best not in (rates[0], rates[-1]) or len(rates) >= MOST_RATES:
+            return plans
+        rates = [best / 2, *rates] if best == rates[0] else [*rates, best * 2]
+
+
+def finals(args: argparse.Namespace, results: Results) -> Iterator[Plan]:
+    """The runs at the chosen rates, seed by seed; a variant takes the rate of its method."""
+    for seed in range(args.seeds):
+        for name in args.setups:
+            rate = results.best_rate(grid(args, results, SETUPS[name].mode))
+            if rate is not None and (name in MAIN or seed < args.variant_seeds):
+                yield _plan(args, name, rate, args.epochs, seed, held_out=False)
+
+
+def _plan(
+    args: argparse.Namespace, name: str, rate: float, epochs: float, seed: int, *, held_out: bool
+) -> Plan:
+    return Plan(name, rate, epochs, seed, held_out, args.batch_size, args.workers, args.images)
+
+
+def work(args: argparse.Namespace, results: Results) -> None:
+    """Everything that is not done yet: the search for rates, then the runs at the best."""
+    modes = list(dict.fromkeys(SETUPS[name].mode for name in args.setups))
+    runs = sum(args.seeds if name in MAIN else args.variant_seeds for name in args.setups)
+    searching = len(modes) * len(args.rates) * args.grid_epochs * min(args.images, IMAGES - HELD_OUT)
+    total = round((searching + runs * args.epochs * args.images) / IMAGES, 1)
+    bar_format = "{l_bar}{bar}| {n:.1f}/{total} passes [{elapsed}<{remaining}]"
+    with tqdm(total=total, bar_format=bar_format, mininterval=1.0) as bar:
+        cifar = Cifar(args.data, args.compile, lambda images: bar.update(images / IMAGES))
+        for mode in modes:
+            done: set[str] = set()
+            while fresh := [p for p in grid(args, results, mode) if p.key not in done]:
+                for plan in fresh:
+                    _run(plan, results, cifar, bar)
+                    done.add(plan.key)
+        for plan in finals(args, results):
+            _run(plan, results, cifar, bar)
+
+
+def _run(plan: Plan, results: Results, cifar: Cifar, bar: Any) -> None:
+    bar.set_description(f"{plan.name} η/(1-m)={plan.rate:g} seed {plan.seed}")
+    if plan.key in results.records:
+        bar.total -= plan.epochs * plan.images / IMAGES
+        return
+    record = carry_out(plan, SETUPS[plan.name], cifar)
+    results.add(record)
+    bar.write(
+        f"{plan.name:16} {'grid ' if plan.held_out else 'final'} rate {plan.rate:<5g} seed {plan.seed:<5}"
+        f"accuracy {record['accuracy']:.2%}  {record.get('minutes', 0):.1f} min  {record['status']}"
+    )
+
+
+def options() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True, help="holds cifar-10-batches-bin or -py")
+    parser.add_argument("--out", type=Path, default=Path("out/convergence"))
+    parser.add_argument("--setups", nargs="+", choices=SETUPS, default=list(SETUPS), metavar="NAME")
+    parser.add_argument("--workers", type=int, default=8)
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--epochs", type=float, default=10, help="passes over the images, of all workers")
+    parser.add_argument("--grid-epochs", type=float, default=2)
+    parser.add_argument("--rates", type=float, nargs="+", default=[0.1, 0.2, 0.4], help="η/(1-m)")
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--variant-seeds", type=int, default=1)
+    parser.add_argument("--images", type=int, default=IMAGES, help="train on the first so many")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--compile", action="store_true", help="torch.compile: some 40 %% faster on a CPU")
+    parser.add_argument("--report", action="store_true", help="only write the table and the curves")
+    return parser
+
+
+def main() -> None:
+    args = options().parse_args()
+    logging.basicConfig(level=logging.ERROR)
+    torch.set_num_threads(args.threads)
+    results = Results(args.out)
+    if not args.report:
+        work(args, results)
+    report([results.records[p.key] for p in finals(args, results) if p.key in results.records], args.out)
+
+
+if __name__ == "__main__":
+    main()
