@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -58,6 +60,8 @@ class Flight:
         receive: waits for the reply.
     """
 
+    goes_on: ClassVar[bool] = False  # when Ctrl-C ends the wait for its result
+
     def __init__(self, send: Callable[[], None], receive: Callable[[], Arrival]) -> None:
         self._receive = receive
         self._lost: Exception | None = None
@@ -71,3 +75,40 @@ class Flight:
         if self._lost is not None:
             raise self._lost
         return self._receive()
+
+    def landed(self, seconds: float) -> bool:
+        """Whether nothing uses the link any more, waiting so long for that."""
+        return True
+
+
+class BackgroundFlight(Flight):
+    """A push that is sent, and its reply received, in a thread of their own.
+
+    Until `landed` the link, the frame and what the reply is unpacked into are that thread's.
+    """
+
+    goes_on = True
+
+    def __init__(self, send: Callable[[], None], receive: Callable[[], Arrival]) -> None:
+        self._arrived: Arrival | None = None
+        self._error: BaseException | None = None
+        self._ended = threading.Event()
+        threading.Thread(target=self._run, args=(send, receive), name="dgs-exchange", daemon=True).start()
+
+    def _run(self, send: Callable[[], None], receive: Callable[[], Arrival]) -> None:
+        try:
+            send()
+            self._arrived = receive()
+        except BaseException as error:  # whatever it is, it belongs to the thread that asks for the result
+            self._error = error
+        self._ended.set()
+
+    def result(self) -> Arrival:
+        self._ended.wait()
+        if self._arrived is None:
+            assert self._error is not None
+            raise self._error
+        return self._arrived
+
+    def landed(self, seconds: float) -> bool:
+        return self._ended.wait(seconds)

@@ -93,7 +93,7 @@ class Hypers:
         self._layout, self._schedule, self._strategy = layout, schedule, strategy
         number = {id(p): i for i, group in enumerate(groups) for p in group["params"]}
         self._group_of = torch.tensor([number[id(p)] for p in parameters])
-        self._first_lr = [float(group["lr"]) for group in groups]
+        self.first_lr = [float(group["lr"]) for group in groups]
         self._known: tuple[object, Hyper] | None = None
         self._counted: tuple[list[float], Tensor] | None = None
         self._sparse = ~torch.tensor(layout.whole)
@@ -131,7 +131,7 @@ class Hypers:
     def _density(self, number: int, group: Mapping[str, Any], version: int) -> float:
         if group["density"] is not None:
             return float(group["density"])
-        first = float(group.get("initial_lr", self._first_lr[number]))
+        first = float(group.get("initial_lr", self.first_lr[number]))
         density = self._schedule(version, float(group["lr"]) / first if first else 1.0)
         return check_density(density, f"the schedule's density at version {version}")
 

@@ -12,23 +12,24 @@ from datetime import timedelta
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from . import config, local, transport
-from .errors import ConfigError, LayoutError, NotConnectedError
-from .exchange import Traffic
+from . import checkpoint, config, local, transport
+from .errors import ConfigError, DGSError, LayoutError, NotConnectedError
 from .hyper import check_group, check_options, defaults
 from .introduction import Dial
 from .layout import trainable, unwrapped
 from .methods import LOCAL_METHODS, STRATEGIES
 from .replica import Replica
 from .schedules import Constant, DensitySchedule
+from .standing import Standing
+from .termination import Termination
 from .threads import share_cores
 
 log = logging.getLogger(__name__)
 
 
-class GradientSGD(torch.optim.Optimizer):
+class GradientSGD(Standing, torch.optim.Optimizer):
     """Asynchronous SGD against a parameter server, by the method that `mode` names.
 
     The constructor connects, and loads the server's parameters and buffers into `model`, so that the first gradient
@@ -69,6 +70,7 @@ class GradientSGD(torch.optim.Optimizer):
         self._strategy = STRATEGIES[self.settings.mode]
         self._replica: Replica | None = None
         self._connected = self._showing = False
+        self._termination = Termination()
         params = list(params)
         if not params:
             raise LayoutError("there are no parameters: nothing to train")
@@ -81,11 +83,12 @@ class GradientSGD(torch.optim.Optimizer):
         if self.settings.local:
             share_cores(self.settings, server=False)
             return
-        self._replica = self._prepare(schedule or Constant(self.settings.density), dial)
+        self._schedule, self._dial = schedule or Constant(self.settings.density), dial
+        self._replica = self._prepare()
         if connect:
             self.connect()
 
-    def _prepare(self, schedule: DensitySchedule, dial: Dial | None) -> Replica:
+    def _prepare(self) -> Replica:
         settings = self.settings
         if settings.rank == 0:
             raise ConfigError(
@@ -96,8 +99,8 @@ class GradientSGD(torch.optim.Optimizer):
         model = unwrapped(self._model)
         named = self._named_parameters(model)
         share_cores(settings, server=False)
-        dial = dial or functools.partial(_dial, settings)
-        return Replica(model, named, self.param_groups, settings, schedule, dial)
+        dial = self._dial or functools.partial(_dial, settings)
+        return Replica(model, named, self.param_groups, settings, self._schedule, dial)
 
     def _named_parameters(self, model: nn.Module) -> list[tuple[str, nn.Parameter]]:
         mine = [p for group in self.param_groups for p in group["params"] if p.requires_grad]
@@ -118,11 +121,16 @@ class GradientSGD(torch.optim.Optimizer):
             return
         self._replica.connect()
         self._connected = True
-        self._farewell = weakref.finalize(self, self._replica.farewell)
+        session = self._replica.session
+        self._termination.urgent = lambda: not session.connected
+        self._farewell = weakref.finalize(self, self._replica.farewell, self._termination)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step of the method and one exchange with the server; nothing once the run is `done`.
+
+        With `exchange_every` = n, every n-th step exchanges. With `overlap`, the exchange goes on beside the next
+        batch: what came is applied, and its errors are raised, by the next call.
 
         Args:
             closure: reevaluates the model and returns the loss.
@@ -135,7 +143,8 @@ class GradientSGD(torch.optim.Optimizer):
             NotConnectedError: before `connect`, after `close`, or inside `server_model`.
         """
         loss = self.post(closure)
-        self.settle()
+        if not self.settings.overlap:
+            self.settle()
         return loss
 
     @torch.no_grad()
@@ -151,10 +160,11 @@ class GradientSGD(torch.optim.Optimizer):
                 loss = closure()
         if self.done:
             return loss
-        if replica is not None:
-            replica.post(self.param_groups)
-        else:
+        if replica is None:
             self._step_alone()
+        else:
+            with self._termination.deferred():
+                replica.post(self.param_groups)
         return loss
 
     @torch.no_grad()
@@ -162,7 +172,8 @@ class GradientSGD(torch.optim.Optimizer):
         """The other half: waits for the reply to what was posted, and applies it; nothing if nothing was."""
         replica = self._ready()
         if replica is not None:
-            replica.settle()
+            with self._termination.deferred():
+                replica.settle()
 
     def _step_alone(self) -> None:
         for group in self.param_groups:
@@ -200,13 +211,26 @@ class GradientSGD(torch.optim.Optimizer):
             self._showing = False
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Called by the constructor; afterwards the layout is agreed with the server and this is a ConfigError."""
-        if self._replica is not None:
+        """Adds a group, before `connect()` has joined a server; what was loaded before is kept.
+
+        Raises ConfigError afterwards (the layout is agreed with the server then), and for options out of range;
+        LayoutError for parameters that are not the model's. The groups are then as they were.
+        """
+        before = self._replica
+        if before is not None and before.session.welcome is not None:
             raise ConfigError(
-                "the layout is fixed once the optimizer is made: give all parameters to its constructor"
+                "add_param_group: the layout is agreed with the server once connected: give all parameters to the "
+                "constructor, or make it with connect=False and call connect() after the last group"
             )
         super().add_param_group(param_group)
-        check_group(self.param_groups[-1], self._strategy)
+        try:
+            check_group(self.param_groups[-1], self._strategy)
+            if before is not None:
+                self._replica = self._prepare()
+                checkpoint.move(before, self._replica)
+        except DGSError:
+            self.param_groups.pop()
+            raise
 
     def __getstate__(self) -> dict[str, Any]:
         """ConfigError: a session with the server cannot be copied."""
@@ -215,116 +239,82 @@ class GradientSGD(torch.optim.Optimizer):
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """torch's state_dict, with each parameter's velocity and residual under `state`."""
-        if self._replica is None:
-            return super().state_dict()
-        for name in self._replica.method.buffers():
-            for p, part in self._replica.state_of(name):
-                self.state[p][name] = part.clone()
+        """torch's state_dict, with each parameter's velocity and residual under `state`, and the counters beside it.
+
+        An exchange under way is settled first.
+        """
+        replica = self._replica
+        if replica is None:
+            return super().state_dict() | {checkpoint.COUNTERS: {"steps": self._local_steps}}
+        replica.land()
+        checkpoint.export(replica, self.state)
         try:
-            return super().state_dict()
+            return super().state_dict() | {checkpoint.COUNTERS: replica.counters()}
         finally:
             self.state.clear()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Loads hyper-parameters and the method's state; the weights are the server's.
+        """Loads hyper-parameters, the method's state and the counters; the weights are the server's.
 
         What the saved state does not hold, such as that of another method, starts from zero.
         Raises ConfigError or ValueError, and changes nothing, when the groups or the shapes are others.
         """
+        replica = self._replica
         groups = [defaults(self.settings) | group for group in state_dict["param_groups"]]
         for group in groups:
             check_group(group, self._strategy)
-        parts = [] if self._replica is None else list(self._saved(self._replica, state_dict["state"]))
+        if replica is not None:
+            replica.land()
+        parts = [] if replica is None else checkpoint.parts(replica, self.param_groups, state_dict["state"])
         super().load_state_dict({**state_dict, "param_groups": groups})
-        if self._replica is None:
+        counters = state_dict.get(checkpoint.COUNTERS, {})
+        if replica is None:
+            self._local_steps = int(counters.get("steps", 0))
             return
         self.state.clear()
-        for part, saved in parts:
-            part.zero_() if saved is None else part.copy_(saved)
-
-    def _saved(self, replica: Replica, state: dict[int, Any]) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """Each part of the method's state beside what was saved of it, float32 as it was."""
-        numbers = {id(p): i for i, p in enumerate(p for g in self.param_groups for p in g["params"])}
-        for name in replica.method.reserve({name for part in state.values() for name in part}):
-            for p, part in replica.state_of(name):
-                saved = state.get(numbers[id(p)], {}).get(name)
-                if saved is not None and saved.shape != part.shape:
-                    raise ConfigError(
-                        f"load_state_dict: {name} of parameter {numbers[id(p)]} must have shape "
-                        f"{tuple(part.shape)}, got {tuple(saved.shape)}"
-                    )
-                yield part, saved
+        checkpoint.load(parts)
+        replica.load_counters(counters)
 
     def close(self, outcome: str = "finished", reason: str = "") -> None:
-        """Sends the buffers and a goodbye, and frees the link. Further steps are errors; may be called twice."""
+        """Ends the session: settles, with `flush` pushes what is held, sends the buffers and says goodbye.
+
+        Further steps are errors; may be called twice.
+
+        Args:
+            outcome: "finished", "left" (asked to end early; the server does not count it as finished) or "failed",
+                which sends nothing but the goodbye.
+            reason: for the server's report.
+        """
+        if outcome not in ("finished", "left", "failed"):
+            raise ConfigError(f"close: outcome must be finished, left or failed, got {outcome!r}")
         replica = self._replica
         if replica is None or not self._connected:
             return
         self._connected = False
         self._farewell.detach()
         try:
-            if outcome == "finished" and not self._showing:
-                replica.send_buffers()
+            if outcome != "failed" and not self._showing:
+                replica.leave()
         finally:
             replica.session.close(outcome, reason)
 
     def __enter__(self) -> GradientSGD:
+        """Until the end of the block SIGTERM, too, is an orderly end: SystemExit(143), and outcome "left"."""
+        if self._replica is not None:
+            self._termination.install()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if kind is None:
-            self.close()
-        else:
-            self.close("failed", repr(error))
-
-    @property
-    def version(self) -> int:
-        """Pushes that the server had applied at the last reply (mode sgd: steps taken)."""
-        return self._local_steps if self._replica is None else self._replica.session.version
-
-    @property
-    def progress(self) -> float:
-        """version / max_version, in [0, 1]; 0 where the run has no end."""
-        end = self._end
-        return min(1.0, self.version / end) if end else 0.0
-
-    @property
-    def done(self) -> bool:
-        """Whether the run has reached max_version: further steps do nothing."""
-        if self._replica is not None:
-            return self._replica.session.done
-        return self._end is not None and self.version >= self._end
-
-    @property
-    def _end(self) -> int | None:
-        welcome = None if self._replica is None else self._replica.session.welcome
-        return welcome.max_version if welcome else self.settings.max_version
-
-    @property
-    def rank(self) -> int:
-        """This worker's rank, from 1 (mode sgd: 0)."""
-        welcome = None if self._replica is None else self._replica.session.welcome
-        return welcome.rank if welcome else 0
-
-    @property
-    def worker_index(self) -> int:
-        """This worker's number from 0, for a data sampler."""
-        return max(0, self.rank - 1)
-
-    @property
-    def num_workers(self) -> int:
-        """Workers in the run, for a data sampler: world_size - 1, or those active when the world size is open."""
-        if self._replica is None:
-            return 1
-        session, world = self._replica.session, self.settings.world_size
-        known = session.welcome.workers if session.welcome else 1
-        return world - 1 if world else max(known, session.active)
-
-    @property
-    def traffic(self) -> Traffic:
-        """Bytes, exchanges, waiting time and staleness so far."""
-        return Traffic() if self._replica is None else self._replica.session.traffic
+        try:
+            with self._termination.deferred():
+                if self._termination.asked:
+                    self.close("left", "SIGTERM")
+                elif kind is None:
+                    self.close()
+                else:
+                    self.close("failed", repr(error))
+        finally:
+            self._termination.remove()
 
 
 def _dial(settings: config.Settings, timeout: timedelta) -> transport.Link:

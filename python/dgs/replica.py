@@ -6,19 +6,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from dgs_ext import ops
 from dgs_ext.ops import Selection
 
 from . import buffers as module_buffers
 from .config import Settings
 from .errors import (
+    DGSError,
     DriftError,
     FrameError,
     NonFiniteGradientError,
@@ -31,26 +30,17 @@ from .exchange import Model, Reply
 from .hyper import Hypers
 from .introduction import Dial
 from .layout import Layout
-from .methods import METHODS, Hyper
+from .methods import METHODS
+from .model_buffers import ModelBuffers
+from .push import Push, gradient, packed
 from .schedules import DensitySchedule
+from .termination import Termination
 from .weights import Weights
 from .worker import Worker
 
 log = logging.getLogger(__name__)
 
 _ATTEMPTS = 3  # at one step, over lost links
-
-
-@dataclass(frozen=True, slots=True)
-class Push:
-    """A step that has been computed and not yet acknowledged."""
-
-    hyper: Hyper
-    sent: Selection | Tensor  # quantised, where the method's state lives
-    on_wire: Selection | Tensor  # the same on the CPU
-    held: int  # the version of the weights that its gradient was computed at
-    digest: tuple[int, str] = (0, "")
-    after: int = 0  # this worker's pushes that were applied before it
 
 
 class Replica:
@@ -83,13 +73,15 @@ class Replica:
             dense_below=settings.dense_below,
             compress_all=settings.compress_all,
         )
-        self._model, self._settings = model, settings
+        self._model, self._settings, self._groups = model, settings, groups
+        self.buffers = ModelBuffers(model, self.layout, settings.buffers_every, settings.buffers != "none")
         self.parameters = [p for _, p in named]
         self.weights = Weights(self.layout, self.parameters)
         self.method = METHODS[settings.mode].create(self.layout, self.weights.device, settings)
         self._hypers = Hypers(self.layout, self.parameters, groups, schedule, METHODS[settings.mode])
         self.session = Worker(self.layout, settings, self.method.dense, dial)
         self._pending: Push | None = None  # sent, and its fate not known
+        self.accumulated = 0  # steps since the last exchange
 
     def connect(self) -> None:
         """Joins the server and loads its weights and buffers."""
@@ -98,14 +90,24 @@ class Replica:
     def post(self, groups: Sequence[Mapping[str, Any]]) -> None:
         """The first half of a step: computes the push and sends it, once the exchange before it is settled.
 
+        With `exchange_every` = n, n - 1 of n steps change the method's state and send nothing.
         Until `settle`, weights and state are those of before the step, and gradients may be overwritten.
         """
+        self._groups = groups
         held = self.session.held
         self.settle()
+        if self.session.done:
+            return
         self._check_unaltered()
-        push = self._compute(groups, held)
-        if push is not None:
-            self._send(push)
+        grads = [gradient(p) for p in self.parameters]
+        hyper = self._hypers.at(groups, self.session.version, self.session.active)
+        if self.accumulated + 1 < self._settings.exchange_every:
+            self.method.accumulate(grads, self.weights.masters, hyper)
+            self.accumulated += self._finite()
+            return
+        update = self.method.step(grads, self.weights.masters, hyper)
+        if self._finite():
+            self._send(packed(update, hyper, held, self._settings.codec_up))
 
     def settle(self) -> None:
         """The other half: receives the reply, commits and applies it; over a new session if the link is lost.
@@ -139,17 +141,20 @@ class Replica:
             f"a push failed {_ATTEMPTS} times over new sessions at version {self.session.version}"
         ) from lost
 
-    def _compute(self, groups: Sequence[Mapping[str, Any]], held: int) -> Push | None:
-        """The push of this step; None when it is to be skipped."""
-        session, codec = self.session, self._settings.codec_up
-        grads = [_gradient(p) for p in self.parameters]
-        hyper = self._hypers.at(groups, session.version, session.active)
-        update = self.method.step(grads, self.weights.masters, hyper)
-        if not self._finite():
-            return None
-        ops.quantize_(update.values if isinstance(update, Selection) else update, int(codec))
-        on_wire = update.to_cpu() if isinstance(update, Selection) else update.cpu()
-        return Push(hyper, update, on_wire, held)
+    def flush(self) -> None:
+        """Pushes all that the method's state still holds; a lost link is a warning, for nothing comes after this."""
+        session = self.session
+        if session.done or self._pending is not None:
+            return
+        hyper = self._hypers.at(self._groups, session.version, session.active)
+        update = self.method.flush(hyper)
+        if update is None or not self._finite():
+            return
+        push = self._send(packed(update, hyper, session.held, self._settings.codec_up))
+        try:
+            self._finish(push, session.pull())
+        except (TransportError, FrameError, RefusedError, ProtocolError) as error:
+            log.warning("what the method's state still held was not acknowledged: %s", error)
 
     def _send(self, push: Push) -> Push:
         """Sends `push`, again over a new session if need be: with the digest of the weights of now."""
@@ -165,9 +170,13 @@ class Replica:
 
     def _finish(self, push: Push, reply: Reply) -> None:
         if reply.applied:
-            self.method.commit(push.sent, push.hyper)
+            self._commit(push)
         self._pending = None
         self._receive(reply)
+
+    def _commit(self, push: Push) -> None:
+        self.method.commit(push.sent, push.hyper)
+        self.accumulated = 0
 
     def _finite(self) -> bool:
         bad = self.method.failed()
@@ -213,7 +222,7 @@ class Replica:
         push, self._pending = self._pending, None
         applied = push is not None and self.session.sequence > push.after
         if push is not None and applied:
-            self.method.commit(push.sent, push.hyper)
+            self._commit(push)
         self._load(model)
         return applied
 
@@ -231,34 +240,46 @@ class Replica:
             self.weights.add_sparse(*session.entries(reply))
         else:
             self.weights.add_dense(session.values(reply))
-        if reply.applied and self._buffers_due(session.traffic.exchanges):
+        if reply.applied and self.buffers.due(session.traffic.exchanges):
             self.send_buffers()
-
-    def _buffers_due(self, exchanges: int) -> bool:
-        """Every n exchanges, and before the first n after 1, 2, 4, …: initial statistics are good for nothing."""
-        every = self._settings.buffers_every
-        return exchanges % every == 0 or (exchanges < every and exchanges & (exchanges - 1) == 0)
 
     def _load(self, model: Model) -> None:
         self.weights.load(model.theta)
-        module_buffers.load(self._model, model.buffers)
+        self.buffers.load(model.buffers)
 
     def send_buffers(self) -> None:
         """Sends the buffers to the server; a lost link is noticed and mended by the next exchange."""
-        if self.layout.buffers and self._settings.buffers != "none":
-            packed = module_buffers.pack(module_buffers.of(self._model), self.layout.buffers)
+        if self.buffers.sent:
             try:
-                self.session.send_buffers(packed)
+                self.session.send_buffers(self.buffers.packed())
             except TransportError as error:
                 log.warning("the buffers did not reach the server: %s", error)
 
-    def farewell(self) -> None:
-        """The buffers and the goodbye of a worker that ends without `close`."""
+    def land(self) -> None:
+        """Settles an exchange that is under way; one that was broken off is left to the next step."""
+        if self.session.awaiting:
+            self.settle()
+
+    def leave(self) -> None:
+        """What is due before a goodbye: the reply under way, the flush if it is set, and the buffers."""
+        self.land()
+        if self._settings.flush:
+            self.flush()
+        self.send_buffers()
+
+    def farewell(self, termination: Termination) -> None:
+        """The end of a worker that did not `close`."""
         if not self.session.connected:
             return
         if not self.session.ends_by_error():
-            self.send_buffers()
-        self.session.close_at_exit()
+            try:
+                self.leave()
+            except DGSError as error:
+                log.warning("the last exchange failed: %s", error)
+        if termination.asked:
+            self.session.close("left", "SIGTERM")
+        else:
+            self.session.close_at_exit()
 
     @contextmanager
     def server_model(self) -> Iterator[nn.Module]:
@@ -271,26 +292,20 @@ class Replica:
         except (TransportError, FrameError) as error:
             self._rejoin(error)
             seen = self.session.look()
-        own = {name: b.detach().clone() for name, b in module_buffers.of(self._model).items()}
-        with self.weights.swapped(seen.theta):
-            module_buffers.load(self._model, seen.buffers)
-            try:
-                yield self._model
-            finally:
-                module_buffers.load(self._model, own)
+        with self.weights.swapped(seen.theta), self.buffers.showing(seen.buffers):
+            yield self._model
+
+    def counters(self) -> dict[str, Any]:
+        """What a saved state holds beside the method's: numbers alone."""
+        return {"accumulated": self.accumulated, "first_lr": list(self._hypers.first_lr)}
+
+    def load_counters(self, counters: Mapping[str, Any]) -> None:
+        """Takes what `counters` gave; a state saved by another optimizer has none."""
+        self.accumulated = int(counters.get("accumulated", 0))
+        self._hypers.first_lr = [float(lr) for lr in counters.get("first_lr", self._hypers.first_lr)]
 
     def state_of(self, name: str) -> Iterator[tuple[Tensor, Tensor]]:
         """Each parameter with its part of the method's buffer `name`, a view of the parameter's shape."""
         flat = self.method.buffers()[name]
         for segment, p in zip(self.layout.segments, self.parameters, strict=True):
             yield p, flat[segment.offset : segment.offset + segment.numel].view(segment.shape)
-
-
-def _gradient(p: Tensor) -> Tensor:
-    """The gradient as an op takes it: flat and contiguous; empty for none."""
-    grad = p.grad
-    if grad is None:
-        return torch.empty(0, device=p.device)
-    if grad.is_sparse:
-        grad = grad.to_dense()
-    return grad.contiguous().view(-1)

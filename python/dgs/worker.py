@@ -27,7 +27,7 @@ from .errors import (
     ServerUnreachableError,
     TransportError,
 )
-from .exchange import Arrival, Flight, Model, Reply, Traffic
+from .exchange import Arrival, BackgroundFlight, Flight, Model, Reply, Traffic
 from .frames import Packer
 from .heart import Heart
 from .introduction import Dial, make_hello, meet
@@ -41,7 +41,9 @@ _GOODBYE_TIMEOUT = timedelta(seconds=10)
 
 
 class Worker:
-    """Owns the link and the heartbeat's thread. Used from one thread; `close` may be called at any time, twice.
+    """Owns the link, and the threads of the heartbeat and, with `overlap`, of the exchange under way.
+
+    Used from one thread. Between `push` and `pull` nothing else may be called, but `close`; that, twice too.
 
     Args:
         layout: the segments.
@@ -142,7 +144,8 @@ class Worker:
         else:
             frame = self._packer.dense(header, protocol.meta(density=1.0), update)
         began = time.perf_counter()
-        self._flight = Flight(lambda: self._send(frame), self._next)
+        flight = BackgroundFlight if self.settings.overlap else Flight
+        self._flight = flight(lambda: self._send(frame), self._next)
         self.traffic.bytes_up += frame.numel()
         self.traffic.waiting += time.perf_counter() - began
 
@@ -162,7 +165,11 @@ class Worker:
         if flight is None:
             raise LinkClosedError("the exchange was broken off")
         began = time.perf_counter()
-        arrival = flight.result()
+        try:
+            arrival = flight.result()
+        except (KeyboardInterrupt, SystemExit):
+            self._flight = flight if flight.goes_on else None
+            raise
         self.traffic.waiting += time.perf_counter() - began
         meta = self._accept(arrival, Kind.PULL)
         self.held = self.version
@@ -199,6 +206,11 @@ class Worker:
     def close(self, outcome: str = "finished", reason: str = "") -> None:
         """Says goodbye and frees the link, its threads and sockets."""
         if self._link is None or not self.connected:
+            return
+        if self._flight is not None and not self._flight.landed(_GOODBYE_TIMEOUT.total_seconds()):
+            log.warning("no goodbye was said: an exchange is under way and does not end")
+            self._link.interrupt()
+            self._hang_up()
             return
         try:
             header = self._header(Kind.GOODBYE, Codec.BYTES, self.sequence)

@@ -69,12 +69,15 @@ def test_integer_parameters_are_left_alone() -> None:
         assert torch.equal(model.steps, torch.arange(3))
 
 
-def test_a_group_cannot_be_added_afterwards() -> None:
+def test_a_group_cannot_be_added_once_connected() -> None:
     model = Vectors(tensors(1))
-    optimizer = unconnected(model, [model.matrix])
-    with pytest.raises(ConfigError, match="give all parameters to its constructor"):
-        optimizer.add_param_group({"params": [model.bias]})
-    assert len(optimizer.param_groups) == 1
+    with Fleet(Vectors(tensors(0))) as fleet:
+        worker = fleet.join(model)
+        for _ in range(2):
+            with pytest.raises(ConfigError, match="connect=False and call connect"):
+                worker.add_param_group({"params": [nn.Parameter(torch.zeros(3))]})
+            assert len(worker.param_groups) == 1
+            worker.close()
 
 
 @pytest.mark.parametrize(

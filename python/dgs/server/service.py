@@ -29,8 +29,8 @@ _JOIN_TIMEOUT = timedelta(seconds=30)
 class Report:
     """How a run ended: the last version, and every worker with its outcome.
 
-    An outcome is "finished" or "failed" (the worker's own word), "died" (it left without one), or "alive" (the server
-    was stopped before it).
+    An outcome is "finished", "left" (it was asked to end early, by SIGTERM say) or "failed", the worker's own words;
+    "died" (it left without one), or "alive" (the server was stopped before it).
     """
 
     version: int

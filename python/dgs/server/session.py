@@ -40,7 +40,7 @@ class WorkerRecord:
     codec_down: Codec
     dense: bool
     applied: int = 0  # its pushes that were applied, as the worker counts them
-    outcome: str = "alive"  # then "finished", "failed" or "died"
+    outcome: str = "alive"  # then "finished", "left", "failed" or "died"
     reason: str = ""
     exchanges: int = 0
     bytes_up: int = 0
@@ -72,7 +72,7 @@ class Session:
         self.ended = threading.Event()  # set when nothing more will be applied
 
     def run(self) -> tuple[str, str]:
-        """Serves the worker until its goodbye; returns the outcome that it told ("finished", "failed"), and why.
+        """Serves the worker until its goodbye; returns the outcome that it told (a Report's), and why.
 
         Raises:
             TransportError, FrameError, ProtocolError: the session is to be dropped; θ is whole.
@@ -200,7 +200,8 @@ class Session:
             self._reply(Kind.GOODBYE, decoded.header, b"")
         except TransportError as error:
             log.debug("worker %d did not wait for the echo of its goodbye: %s", self.worker.rank, error)
-        outcome = "failed" if meta.get("outcome") == "failed" else "finished"
+        told = meta.get("outcome")
+        outcome = told if told in ("failed", "left") else "finished"
         return outcome, str(meta.get("reason", ""))[:1000]
 
     def _watch(self, mirror: Mirror, pushed: Tensor) -> None:

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an optimizer's state_dict holds of a worker: its method's state by parameter, and its counters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from .errors import ConfigError
+from .replica import Replica
+
+COUNTERS = "session"  # the key beside torch's own "state" and "param_groups"
+
+
+def export(replica: Replica, state: MutableMapping[Any, dict[str, Tensor]]) -> None:
+    """Adds copies of the method's state to an optimizer's `state`, which is by parameter."""
+    for name in replica.method.buffers():
+        for p, part in replica.state_of(name):
+            state.setdefault(p, {})[name] = part.clone()
+
+
+def parts(
+    replica: Replica, groups: Sequence[Mapping[str, Any]], state: Mapping[int, Mapping[str, Tensor]]
+) -> list[tuple[Tensor, Tensor | None]]:
+    """Each part of the method's state beside what was saved of it.
+
+    Args:
+        groups: the optimizer's, whose parameters are numbered in this order.
+        state: of a saved state_dict, by number.
+
+    Raises ConfigError for a part of another shape.
+    """
+    numbers = {id(p): i for i, p in enumerate(p for group in groups for p in group["params"])}
+
+    def pairs() -> Iterator[tuple[Tensor, Tensor | None]]:
+        for name in replica.method.reserve({name for part in state.values() for name in part}):
+            for p, part in replica.state_of(name):
+                number = numbers[id(p)]
+                saved = state.get(number, {}).get(name)
+                if saved is not None and saved.shape != part.shape:
+                    raise ConfigError(
+                        f"load_state_dict: {name} of parameter {number} must have shape {tuple(part.shape)}, "
+                        f"got {tuple(saved.shape)}"
+                    )
+                yield part, saved
+
+    return list(pairs())
+
+
+def load(found: Sequence[tuple[Tensor, Tensor | None]]) -> None:
+    """Copies what was saved, float32 as it was; what was not starts from zero."""
+    for part, saved in found:
+        part.zero_() if saved is None else part.copy_(saved)
+
+
+def move(source: Replica, target: Replica) -> None:
+    """Copies the method's state, and the counters, to a replica that has the same parameters and perhaps more."""
+    names = source.method.buffers()
+    target.method.reserve(names)
+    for name in names:
+        held = {id(p): part for p, part in source.state_of(name)}
+        for p, part in target.state_of(name):
+            if id(p) in held:
+                part.copy_(held[id(p)])
+    target.accumulated = source.accumulated
