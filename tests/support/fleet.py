@@ -52,6 +52,15 @@ def set_grads(model: nn.Module, grads: Mapping[str, Tensor]) -> None:
         p.grad = grads[name].to(p.dtype) if name in grads else None
 
 
+def filled(selection: Selection) -> tuple[Tensor, Tensor]:
+    """Copies of the indices and values in a selection. (Its `compact` keeps all cores waiting for each other.)"""
+    rows = list(zip(selection.starts.tolist(), selection.nnz.tolist(), strict=False))
+    return (
+        torch.cat([selection.indices[at : at + n] for at, n in rows]),
+        torch.cat([selection.values[at : at + n] for at, n in rows]),
+    )
+
+
 class WatchedState(ServerState):
     """The server's state, with the log of what was done to it."""
 
@@ -75,7 +84,7 @@ class WatchedState(ServerState):
     def pull(self, mirror: Mirror, counts: Tensor, codec: Codec) -> tuple[int, Selection]:
         version, selection = super().pull(mirror, counts, codec)
         number = next(i for i, known in enumerate(self.mirrors) if known is mirror)
-        self.log.append(("pull", number, counts.clone(), codec, *(t.clone() for t in selection.compact())))
+        self.log.append(("pull", number, counts.clone(), codec, *filled(selection)))
         return version, selection
 
     def mirror(self, snapshot: Snapshot) -> Mirror:

@@ -13,13 +13,29 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+
+CLOSE = (
+    1e-4  # of the largest magnitude: entries that near to the k-th may change places by float32's rounding
+)
 
 
-def top(x: Array, k: int) -> npt.NDArray[np.bool_]:
-    """Where the k largest magnitudes stand, without zeros."""
+def top(x: Array, k: int, found: Mask | None = None) -> Mask:
+    """Where the k largest magnitudes stand, without zeros.
+
+    `found` is the choice of an implementation that rounds: it is taken, so that both go on from the same entries, but
+    only if it differs by nothing but entries as large as the k-th.
+    """
     mask = np.zeros(x.shape, dtype=bool)
     mask[np.argsort(-np.abs(x), kind="stable")[:k]] = True
-    return mask & (x != 0)
+    mask &= x != 0
+    if found is None or np.array_equal(mask, found):
+        return mask
+    assert found.sum() <= k, f"{found.sum()} entries instead of at most {k}"
+    edge = np.sort(np.abs(x))[-k]  # 0 where there are fewer than k
+    off = np.abs(np.abs(x[mask ^ found]) - edge).max()
+    assert off <= CLOSE * np.abs(x).max(), f"entries {off} away from the k-th magnitude {edge} were mistaken"
+    return found
 
 
 @dataclass
@@ -38,22 +54,22 @@ class Method(ABC):
         return list(grads)
 
     @abstractmethod
-    def step(self, number: int, grad: Array, weight: Array, k: int) -> Array: ...
+    def step(self, number: int, grad: Array, weight: Array, k: int, found: Mask | None = None) -> Array: ...
 
 
 class ASGD(Method):
     """Algorithm 1 of arXiv 1910.10929, the worker's lines."""
 
-    def step(self, number: int, grad: Array, weight: Array, k: int) -> Array:
+    def step(self, number: int, grad: Array, weight: Array, k: int, found: Mask | None = None) -> Array:
         return self.lr * (grad + self.weight_decay * weight)
 
 
 class GradientDropping(Method):
     """arXiv 1704.05021, §3: the residual takes the gradient, the largest entries leave it."""
 
-    def step(self, number: int, grad: Array, weight: Array, k: int) -> Array:
+    def step(self, number: int, grad: Array, weight: Array, k: int, found: Mask | None = None) -> Array:
         r = self.held(number, grad) + self.lr * (grad + self.weight_decay * weight)
-        sent = top(r, k)
+        sent = top(r, k, found)
         self.state[number] = np.where(sent, 0.0, r)
         return np.where(sent, r, 0.0)
 
@@ -61,9 +77,9 @@ class GradientDropping(Method):
 class SAMomentum(Method):
     """Algorithm 3 of arXiv 1910.10929: u <- m·u + lr·g; what is not sent is divided by m."""
 
-    def step(self, number: int, grad: Array, weight: Array, k: int) -> Array:
+    def step(self, number: int, grad: Array, weight: Array, k: int, found: Mask | None = None) -> Array:
         u = self.momentum * self.held(number, grad) + self.lr * (grad + self.weight_decay * weight)
-        sent = top(u, k)
+        sent = top(u, k, found)
         self.state[number] = np.where(sent, u, u / self.momentum)
         return np.where(sent, u, 0.0)
 
@@ -84,7 +100,7 @@ class DGC(Method):
         limit = math.inf if self.clip is None else self.clip / math.sqrt(self.workers)
         return [g * (limit / norm) if norm > limit else g for g in grads]
 
-    def step(self, number: int, grad: Array, weight: Array, k: int) -> Array:
+    def step(self, number: int, grad: Array, weight: Array, k: int, found: Mask | None = None) -> Array:
         g = grad + self.weight_decay * weight
         u = self.held((number, "u"), g)
         if self.nesterov:
@@ -96,7 +112,7 @@ class DGC(Method):
             self.state[number, "u"] = u
             return self.lr * ahead
         v = self.held((number, "v"), g) + ahead
-        sent = top(v, k)
+        sent = top(v, k, found)
         self.state[number, "u"], self.state[number, "v"] = np.where(sent, 0.0, u), np.where(sent, 0.0, v)
         return np.where(sent, self.lr * v, 0.0)
 
@@ -109,9 +125,12 @@ class Server:
         self.held = [[t.copy() for t in theta] for _ in range(workers)]
         self.dense = dense
 
-    def exchange(self, worker: int, push: Sequence[Array], counts: Sequence[int]) -> None:
+    def exchange(
+        self, worker: int, push: Sequence[Array], counts: Sequence[int], found: Sequence[Mask] | None = None
+    ) -> None:
         for theta, q in zip(self.theta, push, strict=True):
             theta -= q
-        for theta, held, k in zip(self.theta, self.held[worker], counts, strict=True):
+        choices = [None] * len(counts) if found is None else found
+        for theta, held, k, choice in zip(self.theta, self.held[worker], counts, choices, strict=True):
             difference = theta - held
-            held += difference if self.dense else np.where(top(difference, k), difference, 0.0)
+            held += difference if self.dense else np.where(top(difference, k, choice), difference, 0.0)
