@@ -13,6 +13,7 @@
 #include <string_view>
 
 #include "wire/frame.h"
+#include "wire/thread_pool.h"
 #include "wire/xxh64.h"
 
 namespace py = pybind11;
@@ -72,11 +73,18 @@ py::tuple fields_of(const Header& header) {
                         header.payload_length, header.meta_length);
 }
 
+// One for the process, never destroyed: at exit its threads wait for work, and a forked child has none of
+// them.
+ThreadPool& shared_threads() {
+  static ThreadPool& pool = *new ThreadPool;
+  return pool;
+}
+
 std::size_t py_encode_sparse(const py::array& out, const Chosen& chosen, const py::bytes& meta,
                              const py::array& indices, const py::array& values, const py::array& starts,
-                             const py::array& nnz, std::uint64_t numel) {
-  thread_local Scratch
-      scratch;  // one per sending thread, so that a session in steady state allocates nothing
+                             const py::array& nnz, std::uint64_t numel, std::size_t threads) {
+  // One per sending thread, so that a session in steady state allocates nothing.
+  thread_local Scratch scratch;
   const Bytes to = view<std::uint8_t>(out, "out");
   const ConstBytes text = view(meta);
   const Entries entries{view<const std::int64_t>(indices, "indices"), view<const float>(values, "values"),
@@ -85,14 +93,15 @@ std::size_t py_encode_sparse(const py::array& out, const Chosen& chosen, const p
   Status status;
   {
     const py::gil_scoped_release released;
-    status = encode_sparse(header_of(chosen), text, entries, numel, &scratch, to, &length);
+    Threads pool(&shared_threads(), threads);
+    status = encode_sparse(header_of(chosen), text, entries, numel, &scratch, to, &length, &pool);
   }
   raise_if(status);
   return length;
 }
 
 std::size_t py_encode_dense(const py::array& out, const Chosen& chosen, const py::bytes& meta,
-                            const py::array& values) {
+                            const py::array& values, std::size_t threads) {
   const Bytes to = view<std::uint8_t>(out, "out");
   const ConstBytes text = view(meta);
   const auto from = view<const float>(values, "values");
@@ -100,7 +109,8 @@ std::size_t py_encode_dense(const py::array& out, const Chosen& chosen, const py
   Status status;
   {
     const py::gil_scoped_release released;
-    status = encode_dense(header_of(chosen), text, from, to, &length);
+    Threads pool(&shared_threads(), threads);
+    status = encode_dense(header_of(chosen), text, from, to, &length, &pool);
   }
   raise_if(status);
   return length;
@@ -132,7 +142,7 @@ py::tuple py_parse_header(const py::array& frame, std::optional<std::uint64_t> c
 }
 
 py::tuple py_decode(const py::array& frame, std::uint64_t numel, std::optional<std::uint64_t> fingerprint,
-                    const py::array& indices, const py::array& values) {
+                    const py::array& indices, const py::array& values, std::size_t threads) {
   const ConstBytes from = view<const std::uint8_t>(frame, "frame");
   const auto to_indices = view<std::int64_t>(indices, "indices");
   const auto to_values = view<float>(values, "values");
@@ -140,7 +150,8 @@ py::tuple py_decode(const py::array& frame, std::uint64_t numel, std::optional<s
   Status status;
   {
     const py::gil_scoped_release released;
-    status = decode(from, numel, fingerprint, to_indices, to_values, &decoded);
+    Threads pool(&shared_threads(), threads);
+    status = decode(from, numel, fingerprint, to_indices, to_values, &decoded, &pool);
   }
   raise_if(status);
   return py::make_tuple(fields_of(decoded.header), static_cast<std::uint8_t>(decoded.form));

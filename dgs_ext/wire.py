@@ -2,7 +2,9 @@
 """Frames: what one side sends to the other, packed and unpacked on CPU tensors in place.
 
 The format is docs/wire_format.md. Nothing is rounded here: values are float32 numbers that the codec holds
-exactly. Bytes are worked on without the GIL. Encoders write into the caller's buffer; the decoder writes into
+exactly. Bytes are worked on without the GIL, by torch.get_num_threads() threads where the message is large and
+no other message has them (they are the packer's own: torch's serve one caller at a time and cannot be reached
+without linking torch); the bytes do not depend on their number. Encoders write into the caller's buffer; the decoder writes into
 the caller's scratch buffers, which are garbage after a FrameError: apply nothing before decode has returned.
 
 Arguments of a wrong dtype, device, layout, size or range are a TypeError or ValueError everywhere; what is
@@ -165,6 +167,7 @@ def encode_sparse(
         _array(starts, "starts", torch.int64),
         _array(nnz, "nnz", torch.int64),
         _numel(numel),
+        torch.get_num_threads(),
     )
 
 
@@ -185,7 +188,11 @@ def encode_dense(out: Tensor, header: Header, meta: bytes, values: Tensor) -> in
             (meta).
     """
     return _wire.encode_dense(
-        _array(out, "out", torch.uint8), _chosen(header), _meta(meta), _array(values, "values", torch.float32)
+        _array(out, "out", torch.uint8),
+        _chosen(header),
+        _meta(meta),
+        _array(values, "values", torch.float32),
+        torch.get_num_threads(),
     )
 
 
@@ -248,6 +255,7 @@ def decode(frame: Tensor, *, numel: int, fingerprint: int | None, indices: Tenso
         None if fingerprint is None else _integer(fingerprint, "fingerprint", _U64),
         _array(indices, "indices", torch.int64),
         _array(values, "values", torch.float32),
+        torch.get_num_threads(),
     )
     header = _header(fields)
     body_start = HEADER_BYTES + header.meta_length

@@ -6,32 +6,16 @@
 #include <cstdint>
 #include <optional>
 #include <span>
-#include <vector>
 
-#include "wire/block.h"
 #include "wire/bytes.h"
+#include "wire/gather.h"
 #include "wire/header.h"
+#include "wire/pool.h"
 #include "wire/status.h"
 
 namespace dgs::wire {
 
 enum class BodyForm : std::uint8_t { kDense = 0, kSparse = 1, kOpaque = 255 };
-
-// Selected entries of a flat vector; those of segment s are [starts[s], starts[s] + nnz[s]), the slots
-// between are not read.
-struct Entries {
-  std::span<const std::int64_t> indices;  // [K], global, strictly increasing over the used slots
-  std::span<const float> values;          // [K]
-  std::span<const std::int64_t> starts;   // [S + 1]
-  std::span<const std::int64_t> nnz;      // [S]
-};
-
-// Memory that an encoder may keep between messages, so that steady state allocates nothing.
-struct Scratch {
-  std::vector<std::uint64_t> indices;
-  std::vector<float> values;
-  std::vector<Block> blocks;
-};
 
 struct Decoded {
   Header header;
@@ -48,14 +32,14 @@ std::uint64_t frame_capacity(std::uint64_t entries, Codec codec, std::uint64_t n
 // The encoders fill in header.count, the lengths and the checksum, and set *length to the frame's length.
 // Zeros are left out, and the dense form is taken where it is smaller.
 Status encode_sparse(Header header, ConstBytes meta, const Entries& entries, std::uint64_t numel,
-                     Scratch* scratch, Bytes out, std::size_t* length);
+                     Scratch* scratch, Bytes out, std::size_t* length, Pool* pool);
 Status encode_dense(Header header, ConstBytes meta, std::span<const float> values, Bytes out,
-                    std::size_t* length);
+                    std::size_t* length, Pool* pool);
 Status encode_bytes(Header header, ConstBytes meta, ConstBytes body, Bytes out, std::size_t* length);
 
 // `frame` is exactly one frame of a vector of `numel` elements. A sparse body fills the first header.count of
 // `indices` and `values`, a dense one the first numel of `values`; an opaque one is left where it is.
 Status decode(ConstBytes frame, std::uint64_t numel, std::optional<std::uint64_t> fingerprint,
-              std::span<std::int64_t> indices, std::span<float> values, Decoded* decoded);
+              std::span<std::int64_t> indices, std::span<float> values, Decoded* decoded, Pool* pool);
 
 }  // namespace dgs::wire

@@ -6,7 +6,6 @@
 
 #include "wire/directory.h"
 #include "wire/frame.h"
-#include "wire/half.h"
 #include "wire/index_codec.h"
 #include "wire/plan.h"
 #include "wire/value_codec.h"
@@ -16,58 +15,6 @@ namespace dgs::wire {
 namespace {
 
 constexpr std::size_t kMaxMeta = 65535;
-
-Status check_segment(const Entries& entries, std::size_t s) {
-  const std::int64_t start = entries.starts[s], end = entries.starts[s + 1], nnz = entries.nnz[s];
-  const auto slots = static_cast<std::int64_t>(entries.indices.size());
-  if (start < 0 || end < start || end > slots) {
-    return fail(Code::kArgument, "starts", s,
-                "must be non-decreasing and end within the " + std::to_string(slots) + " slots");
-  }
-  if (nnz < 0 || nnz > end - start) {
-    return fail(
-        Code::kArgument, "nnz", s,
-        "must be 0 to " + std::to_string(end - start) + " for this segment, got " + std::to_string(nnz));
-  }
-  return {};
-}
-
-Status check_entries(const Entries& entries) {
-  if (entries.values.size() != entries.indices.size()) {
-    return fail(Code::kArgument, "values", entries.values.size(), "must be as many as the indices");
-  }
-  if (entries.starts.size() != entries.nnz.size() + 1) {
-    return fail(Code::kArgument, "starts", entries.starts.size(), "must be one longer than nnz");
-  }
-  for (std::size_t s = 0; s < entries.nnz.size(); ++s) DGS_WIRE_TRY(check_segment(entries, s));
-  return {};
-}
-
-// Copies what is sent to the scratch, without gaps and zeros, and plans its blocks.
-Status gather(const Entries& entries, std::uint64_t numel, Scratch* scratch) {
-  scratch->indices.clear();
-  scratch->values.clear();
-  scratch->blocks.clear();
-  std::uint64_t next = 0;
-  for (std::size_t s = 0; s < entries.nnz.size(); ++s) {
-    const std::uint64_t begin = scratch->indices.size();
-    const auto start = static_cast<std::size_t>(entries.starts[s]);
-    for (std::size_t i = start; i < start + static_cast<std::size_t>(entries.nnz[s]); ++i) {
-      const auto index = static_cast<std::uint64_t>(entries.indices[i]);  // a negative one is far above numel
-      if (index < next || index >= numel) {
-        return fail(Code::kBadIndex, "indices", i,
-                    "the index at this position, " + std::to_string(entries.indices[i]) +
-                        ", is not above the one before it and below numel = " + std::to_string(numel));
-      }
-      next = index + 1;
-      if (is_zero(std::bit_cast<std::uint32_t>(entries.values[i]))) continue;
-      scratch->indices.push_back(index);
-      scratch->values.push_back(entries.values[i]);
-    }
-    plan_segment(scratch->indices, begin, scratch->indices.size(), &scratch->blocks);
-  }
-  return {};
-}
 
 std::uint64_t sparse_bytes(const Scratch& scratch, Codec codec) {
   std::uint64_t bytes = 1 + varint_size(scratch.blocks.size()) + scratch.values.size() * value_bytes(codec);
@@ -101,21 +48,70 @@ std::size_t seal(Header header, Bytes out) {
   return kHeaderBytes + header.payload_length;
 }
 
-Status write_sparse(const Scratch& scratch, Codec codec, Bytes body) {
+void cut_parts(Scratch* scratch) {
+  scratch->parts.clear();
+  Part part;
+  for (const Block& block : scratch->blocks) {
+    part.blocks += 1;
+    part.entries += block.count;
+    part.bytes += block.stream_bytes();
+    if (part.entries < kPieceCount) continue;
+    scratch->parts.push_back(part);
+    part = {part.block + part.blocks, 0, part.entry + part.entries, 0, part.stream + part.bytes, 0};
+  }
+  if (part.blocks > 0) scratch->parts.push_back(part);
+}
+
+void write_part(const Scratch& scratch, const Part& part, Bytes streams) {
+  std::uint64_t entry = part.entry, stream = part.stream;
+  for (std::size_t i = part.block; i < part.block + part.blocks; ++i) {
+    const Block& block = scratch.blocks[i];
+    write_streams(block, std::span<const std::uint64_t>(scratch.indices).subspan(entry, block.count),
+                  streams.subspan(stream, block.stream_bytes()));
+    entry += block.count;
+    stream += block.stream_bytes();
+  }
+}
+
+// Values [begin, begin + packed.size() / width); an error names the place in all of them.
+Status pack_range(Codec codec, std::span<const float> values, std::size_t begin, Bytes packed) {
+  const std::size_t count = packed.size() / value_bytes(codec);
+  Status status = pack_values(codec, values.subspan(begin, count), packed);
+  if (!status.ok()) status.value += begin;
+  return status;
+}
+
+Status pack_chunks(Codec codec, std::span<const float> values, Bytes packed, Pool* pool) {
+  const std::size_t width = value_bytes(codec);
+  FirstFailure failure;
+  pool->each((values.size() + kPieceCount - 1) / kPieceCount, [&](std::size_t i) {
+    const std::size_t begin = i * kPieceCount, count = std::min(kPieceCount, values.size() - begin);
+    failure.note(i, pack_range(codec, values, begin, packed.subspan(begin * width, count * width)));
+  });
+  return failure.take();
+}
+
+Status write_sparse(Scratch* scratch, Codec codec, Bytes body, Pool* pool) {
   Writer writer(body);
   writer.write(static_cast<std::uint8_t>(BodyForm::kSparse));
-  writer.varint(scratch.blocks.size());
+  writer.varint(scratch->blocks.size());
   std::uint64_t next = 0;
-  for (const Block& block : scratch.blocks) {
+  for (const Block& block : scratch->blocks) {
     write_entry(block, next, &writer);
     next = block.last() + 1;
   }
-  std::span<const std::uint64_t> indices(scratch.indices);
-  for (const Block& block : scratch.blocks) {
-    write_streams(block, indices.first(block.count), writer.claim(block.stream_bytes()));
-    indices = indices.subspan(block.count);
-  }
-  return pack_values(codec, scratch.values, writer.claim(scratch.values.size() * value_bytes(codec)));
+  cut_parts(scratch);
+  const std::size_t width = value_bytes(codec);
+  const Bytes values = body.last(scratch->values.size() * width);
+  const Bytes streams = body.subspan(writer.position(), body.size() - writer.position() - values.size());
+  FirstFailure failure;
+  pool->each(scratch->parts.size(), [&](std::size_t i) {
+    const Part& part = scratch->parts[i];
+    write_part(*scratch, part, streams);
+    failure.note(i, pack_range(codec, scratch->values, part.entry,
+                               values.subspan(part.entry * width, part.entries * width)));
+  });
+  return failure.take();
 }
 
 Status write_scattered(const Scratch& scratch, Codec codec, Bytes body) {
@@ -149,21 +145,20 @@ std::uint64_t frame_capacity(std::uint64_t entries, Codec codec, std::uint64_t n
 }
 
 Status encode_sparse(Header header, ConstBytes meta, const Entries& entries, std::uint64_t numel,
-                     Scratch* scratch, Bytes out, std::size_t* length) {
+                     Scratch* scratch, Bytes out, std::size_t* length, Pool* pool) {
   if (header.codec == Codec::kBytes) {
     return fail(Code::kArgument, "codec", 0, "values need codec float32, float16 or bfloat16");
   }
   if (numel > kMaxNumel) return fail(Code::kArgument, "numel", numel, "must be at most 2^48");
-  DGS_WIRE_TRY(check_entries(entries));
-  DGS_WIRE_TRY(gather(entries, numel, scratch));
+  DGS_WIRE_TRY(gather(entries, numel, scratch, pool));
   const std::uint64_t sparse = sparse_bytes(*scratch, header.codec);
   const std::uint64_t dense = 1 + numel * value_bytes(header.codec);
   const bool scatter = dense < sparse;
   Bytes body;
   DGS_WIRE_TRY(claim_body(&header, meta, std::min(dense, sparse), out, &body));
   header.count = scatter ? numel : scratch->indices.size();
-  Status status =
-      scatter ? write_scattered(*scratch, header.codec, body) : write_sparse(*scratch, header.codec, body);
+  Status status = scatter ? write_scattered(*scratch, header.codec, body)
+                          : write_sparse(scratch, header.codec, body, pool);
   if (!status.ok()) {
     status.detail += " (element " + std::to_string(scratch->indices[status.value]) + " of the vector)";
     status.value = scratch->indices[status.value];
@@ -174,13 +169,13 @@ Status encode_sparse(Header header, ConstBytes meta, const Entries& entries, std
 }
 
 Status encode_dense(Header header, ConstBytes meta, std::span<const float> values, Bytes out,
-                    std::size_t* length) {
+                    std::size_t* length, Pool* pool) {
   if (values.size() > kMaxNumel)
     return fail(Code::kArgument, "values", values.size(), "must be at most 2^48");
   Bytes body;
   DGS_WIRE_TRY(claim_body(&header, meta, 1 + values.size() * value_bytes(header.codec), out, &body));
   body[0] = static_cast<std::uint8_t>(BodyForm::kDense);
-  DGS_WIRE_TRY(pack_values(header.codec, values, body.subspan(1)));
+  DGS_WIRE_TRY(pack_chunks(header.codec, values, body.subspan(1), pool));
   header.count = values.size();
   *length = seal(header, out);
   return {};

@@ -5,135 +5,129 @@
 #include <bit>
 #include <numeric>
 
+#include "wire/bit_stream.h"
+
 namespace dgs::wire {
 namespace {
 
 using Indices = std::span<const std::uint64_t>;
 
-// Sum of the quotients (gap - 1) >> rice.
-std::uint64_t quotients(Indices indices, unsigned rice) {
-  std::uint64_t sum = 0;
-  for (std::size_t i = 1; i < indices.size(); ++i) sum += (indices[i] - indices[i - 1] - 1) >> rice;
-  return sum;
+// Gaps less one, some at a time: they stay in the first-level cache, and in 32 bits where they fit.
+constexpr std::size_t kGapsAtATime = 1024;
+
+template <class Gap, class Visit>
+void for_gaps(Indices indices, const Visit& visit) {
+  Gap gaps[kGapsAtATime];
+  while (indices.size() > 1) {
+    const std::size_t n = std::min(kGapsAtATime, indices.size() - 1);
+    for (std::size_t i = 0; i < n; ++i) gaps[i] = static_cast<Gap>(indices[i + 1] - indices[i] - 1);
+    visit(std::span<const Gap>(gaps, n));
+    indices = indices.subspan(n);
+  }
+}
+
+constexpr bool narrow(const Block& block) { return block.span < (std::uint64_t{1} << 31); }
+
+// Sums of the quotients gap >> r for r = most and the next lower parameters.
+constexpr std::size_t kTried = 3;
+using Sums = std::uint64_t[kTried];
+
+template <class Gap>
+void add_quotients(std::span<const Gap> gaps, unsigned most, Sums& sums) {
+  for (unsigned j = 0; j < kTried && j <= most; ++j) {
+    Gap sum = 0;  // at most the block's span
+    for (const Gap gap : gaps) sum += gap >> (most - j);
+    sums[j] += sum;
+  }
 }
 
 // The bits that a parameter costs, n·(rice + 1) + quotients, are convex in it: a step up costs n and saves
 // ceil(quotient / 2) of each. From 2^rice > mean on the quotients add up to less than n, so that no step up
-// pays, and walking down from there ends at the exact minimum.
+// pays. The one exact minimum is found by walking down from there, three parameters to a pass.
 void choose_rice(Indices indices, Block* block) {
   const std::uint64_t gaps = block->gaps();
-  const std::uint64_t mean = block->skipped() / gaps;
-  unsigned rice = std::min(static_cast<unsigned>(std::bit_width(mean)), kMaxRice);
-  std::uint64_t sum = quotients(indices, rice);
-  while (rice > 0) {
-    const std::uint64_t lower = quotients(indices, rice - 1);
-    if (lower >= sum + gaps) break;
-    sum = lower;
-    --rice;
+  unsigned rice = std::min(static_cast<unsigned>(std::bit_width(block->skipped() / gaps)), kMaxRice);
+  std::uint64_t sum = 0;
+  for (bool first = true;; first = false) {
+    Sums sums = {};
+    const auto add = [&](auto some) { add_quotients(some, rice, sums); };
+    narrow(*block) ? for_gaps<std::uint32_t>(indices, add) : for_gaps<std::uint64_t>(indices, add);
+    if (first) sum = sums[0];
+    unsigned down = 1;
+    while (down < kTried && down <= rice && sums[down] < sum + gaps) sum = sums[down++];
+    rice -= down - 1;
+    if (down < kTried || rice == 0) break;
   }
   block->rice = static_cast<std::uint8_t>(rice);
   block->unary_bytes = (gaps + sum + 7) / 8;
 }
 
-// Appends bit fields of up to 47 bits, lowest bit first.
-class BitWriter {
- public:
-  explicit BitWriter(Bytes data) : data_(data) {}
-
-  void put(std::uint64_t field, unsigned bits) {
-    pending_ |= field << filled_;
-    filled_ += bits;
-    if (at_ + 8 <= data_.size()) {
-      store_le(data_.data() + at_, pending_);
-      at_ += filled_ / 8;
-      pending_ >>= filled_ & ~7u;
-      filled_ &= 7;
-    } else {
-      for (; filled_ >= 8; filled_ -= 8, pending_ >>= 8) flush_byte();
-    }
-  }
-
-  void finish() {
-    if (filled_ > 0) flush_byte();
-  }
-
- private:
-  void flush_byte() {
-    if (at_ < data_.size()) data_[at_++] = static_cast<std::uint8_t>(pending_);
-  }
-
-  Bytes data_;
-  std::size_t at_ = 0;
-  std::uint64_t pending_ = 0;
-  unsigned filled_ = 0;  // bits of pending_, below 8 between calls
-};
-
-// Reads numbers written as that many 0 bits and a 1 bit.
-class UnaryReader {
- public:
-  explicit UnaryReader(ConstBytes data) : data_(data) {}
-
-  bool next(std::uint64_t* value) {
-    const std::uint64_t start = at_;
-    while (at_ < data_.size() * 8) {
-      const std::uint64_t word = load_tail(data_, at_ / 8) >> (at_ % 8);
-      if (word != 0) {
-        at_ += static_cast<unsigned>(std::countr_zero(word));
-        *value = at_++ - start;
-        return true;
-      }
-      at_ += 64 - at_ % 8;
-    }
-    return false;
-  }
-
-  // All bytes were used, and what is left of the last one is zero.
-  bool at_end() const {
-    return (at_ + 7) / 8 == data_.size() && (at_ % 8 == 0 || data_.back() >> (at_ % 8) == 0);
-  }
-
- private:
-  ConstBytes data_;
-  std::uint64_t at_ = 0;  // bits
-};
-
+template <class Gap>
 void write_rice(const Block& block, Indices indices, Bytes low, Bytes unary) {
-  const std::uint64_t mask = (std::uint64_t{1} << block.rice) - 1;
+  const unsigned rice = block.rice;
+  const Gap mask = static_cast<Gap>((std::uint64_t{1} << rice) - 1);
   BitWriter low_bits(low);
-  std::fill(unary.begin(), unary.end(), std::uint8_t{0});
-  std::uint64_t at = 0;
-  for (std::size_t i = 1; i < indices.size(); ++i) {
-    const std::uint64_t gap = indices[i] - indices[i - 1] - 1;
-    low_bits.put(gap & mask, block.rice);
-    at += gap >> block.rice;
-    unary[at / 8] |= static_cast<std::uint8_t>(1u << (at % 8));
-    ++at;
-  }
+  UnaryWriter quotients(unary);
+  for_gaps<Gap>(indices, [&](std::span<const Gap> gaps) {
+    const std::size_t fours = gaps.size() & ~std::size_t{3};
+    for (std::size_t i = 0; i < fours; i += 4) {
+      quotients.put(gaps[i] >> rice, gaps[i + 1] >> rice, gaps[i + 2] >> rice, gaps[i + 3] >> rice);
+    }
+    for (std::size_t i = fours; i < gaps.size(); ++i) quotients.put(gaps[i] >> rice);
+    const std::size_t packed = rice <= BitWriter::kMost / 4 ? fours : 0;
+    for (std::size_t i = 0; i < packed; i += 4) {
+      const std::uint64_t a = gaps[i] & mask, b = gaps[i + 1] & mask, c = gaps[i + 2] & mask,
+                          d = gaps[i + 3] & mask;
+      low_bits.put((a | b << rice) | (c | d << rice) << (2 * rice), 4 * rice);
+    }
+    for (std::size_t i = packed; i < gaps.size(); ++i) low_bits.put(gaps[i] & mask, rice);
+  });
   low_bits.finish();
+  quotients.finish();
 }
 
 Status broken(Code code, const Block& block, const char* detail) {
   return fail(code, "indices", block.first, detail);
 }
 
+// The i-th 1 of the unary stream stands behind as many 0s as all quotients up to there add up to, so that an
+// index needs of those before it only the sum of their low bits.
 Status read_rice(const Block& block, ConstBytes low, ConstBytes unary, std::int64_t* indices) {
-  const std::uint64_t mask = (std::uint64_t{1} << block.rice) - 1;
-  UnaryReader quotients(unary);
-  std::uint64_t index = block.first, bit = 0, quotient = 0;
+  const unsigned rice = block.rice;
+  const std::uint64_t mask = (std::uint64_t{1} << rice) - 1;
+  const std::uint64_t gaps = block.gaps();
+  // Up to here 8 bytes can be loaded at a gap's low bits.
+  const std::uint64_t whole = low.size() < 8 || rice == 0 ? 0 : std::min(gaps, (low.size() - 8) * 8 / rice);
+  std::uint64_t index = block.first, bit = 0, i = 0, before = 0;  // before: 0s in front of the last 1
   indices[0] = static_cast<std::int64_t>(index);
-  for (std::uint64_t i = 1; i < block.count; ++i, bit += block.rice) {
-    if (!quotients.next(&quotient)) {
-      return broken(Code::kBadIndex, block,
-                    "the unary stream of the block that begins at this index ends early");
+  std::uint64_t end = 0;  // one past the last 1
+  const auto take = [&](std::uint64_t word, std::uint64_t at, std::uint64_t most, const auto& load) {
+    for (; word != 0 && i < most; word &= word - 1) {
+      end = at + static_cast<unsigned>(std::countr_zero(word)) + 1;
+      const std::uint64_t zeros = end - ++i;
+      index += ((zeros - before) << rice) + ((load(bit / 8) >> (bit % 8)) & mask) + 1;
+      before = zeros;
+      bit += rice;
+      indices[i] = static_cast<std::int64_t>(index);
     }
-    index += ((quotient << block.rice) | ((load_tail(low, bit / 8) >> (bit % 8)) & mask)) + 1;
-    indices[i] = static_cast<std::int64_t>(index);
+    return word;
+  };
+  for (std::size_t at = 0; at < unary.size() && i < gaps; at += 8) {
+    std::uint64_t word = load_tail(unary, at);
+    word = take(word, at * 8, whole,
+                [&](std::uint64_t from) { return load_le<std::uint64_t>(low.data() + from); });
+    take(word, at * 8, gaps, [&](std::uint64_t from) { return load_tail(low, from); });
+  }
+  if (i < gaps) {
+    return broken(Code::kBadIndex, block,
+                  "the unary stream of the block that begins at this index ends early");
   }
   if (index != block.last()) {
     return broken(Code::kBadIndex, block,
                   "the block that begins at this index does not end where its entry says");
   }
-  if (!quotients.at_end() || (bit % 8 != 0 && low.back() >> (bit % 8) != 0)) {
+  const bool unary_ends = (end + 7) / 8 == unary.size() && (end % 8 == 0 || unary.back() >> (end % 8) == 0);
+  if (!unary_ends || (bit % 8 != 0 && low.back() >> (bit % 8) != 0)) {
     return broken(Code::kNonCanonical, block, "padding of the block that begins at this index is not zero");
   }
   return {};
@@ -154,7 +148,9 @@ Block plan_block(Indices indices) {
 
 void write_streams(const Block& block, Indices indices, Bytes streams) {
   if (block.form == BlockForm::kRun) return;
-  write_rice(block, indices, streams.first(block.low_bytes()), streams.subspan(block.low_bytes()));
+  const Bytes low = streams.first(block.low_bytes()), unary = streams.subspan(block.low_bytes());
+  narrow(block) ? write_rice<std::uint32_t>(block, indices, low, unary)
+                : write_rice<std::uint64_t>(block, indices, low, unary);
 }
 
 Status read_streams(const Block& block, ConstBytes streams, std::int64_t* indices) {

@@ -51,30 +51,46 @@ void join_last(Indices indices, std::vector<Block>* blocks) {
   blocks->push_back(best);
 }
 
-void append(Indices indices, std::uint64_t begin, std::uint64_t end, std::vector<Block>* blocks) {
-  blocks->push_back(plan_block(indices.subspan(begin, end - begin)));
-  join_last(indices.first(end), blocks);
+// One past the last of the consecutive indices that `at` belongs to.
+std::size_t run_end(Indices indices, std::size_t at) {
+  while (at + 1 < indices.size() && indices[at + 1] == indices[at] + 1) ++at;
+  return at + 1;
 }
 
-void append_chunks(Indices indices, std::uint64_t begin, std::uint64_t end, std::vector<Block>* blocks) {
-  for (; begin < end; begin += kBlockCount)
-    append(indices, begin, std::min(end, begin + kBlockCount), blocks);
+std::size_t run_begin(Indices indices, std::size_t at, std::size_t least) {
+  while (at > least && indices[at - 1] + 1 == indices[at]) --at;
+  return at;
+}
+
+Block* plan_chunks(Indices indices, Block* blocks) {
+  for (; !indices.empty(); indices = indices.subspan(std::min(kBlockCount, indices.size()))) {
+    *blocks++ = plan_block(indices.first(std::min(kBlockCount, indices.size())));
+  }
+  return blocks;
 }
 
 }  // namespace
 
-void plan_segment(Indices indices, std::uint64_t begin, std::uint64_t end, std::vector<Block>* blocks) {
-  std::uint64_t run = begin;  // where the current run of consecutive indices began
-  for (std::uint64_t i = begin; i < end; ++i) {
-    if (i + 1 < end && indices[i + 1] == indices[i] + 1) continue;
-    if (i + 1 - run >= kLongRun) {
-      append_chunks(indices, begin, run, blocks);
-      append(indices, run, i + 1, blocks);
-      begin = i + 1;
-    }
-    run = i + 1;
+// A long run holds a multiple of half its length and the index half a length further: looking at those alone
+// finds every one.
+std::size_t plan(Indices indices, Block* blocks) {
+  constexpr std::size_t kHalf = kLongRun / 2;
+  Block* to = blocks;
+  std::size_t begin = 0;
+  for (std::size_t i = 0; i + kHalf < indices.size(); i += kHalf) {
+    if (indices[i + kHalf] - indices[i] != kHalf || i < begin) continue;
+    const std::size_t first = run_begin(indices, i, begin), end = run_end(indices, i + kHalf);
+    if (end - first < kLongRun) continue;
+    to = plan_chunks(indices.subspan(begin, first - begin), to);
+    *to++ = plan_block(indices.subspan(first, end - first));
+    begin = end;
   }
-  append_chunks(indices, begin, end, blocks);
+  return static_cast<std::size_t>(plan_chunks(indices.subspan(begin), to) - blocks);
+}
+
+void append(Indices indices, const Block& block, std::vector<Block>* blocks) {
+  blocks->push_back(block);
+  join_last(indices, blocks);
 }
 
 }  // namespace dgs::wire

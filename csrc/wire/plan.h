@@ -12,20 +12,29 @@
 namespace dgs::wire {
 
 // Indices per block: ten bytes of directory are then 0.02 bits each.
-inline constexpr std::uint64_t kBlockCount = 4096;
+inline constexpr std::size_t kBlockCount = 4096;
 // Consecutive indices that are worth two more directory entries.
-inline constexpr std::uint64_t kLongRun = 256;
+inline constexpr std::size_t kLongRun = 256;
 // Neighbouring blocks are joined up to so many indices in all, and so many blocks at once.
 inline constexpr std::uint64_t kMergeCount = 512;
 inline constexpr std::size_t kMostJoined = 5;
+// Indices that one task plans, or whose blocks one task writes.
+inline constexpr std::size_t kPieceCount = 4 * kBlockCount;
 
-// Appends blocks for indices[begin, end), all of one segment, where `blocks` already cover indices[0, begin).
-void plan_segment(std::span<const std::uint64_t> indices, std::uint64_t begin, std::uint64_t end,
-                  std::vector<Block>* blocks);
-
-// At most this many blocks come of `entries` indices in `segments` segments.
-constexpr std::uint64_t max_blocks(std::uint64_t entries, std::uint64_t segments) {
-  return segments + entries / kBlockCount + 2 * (entries / kLongRun);
+// At most this many blocks come of one piece of so many indices.
+constexpr std::size_t max_blocks(std::size_t indices) {
+  return 1 + indices / kBlockCount + 2 * (indices / kLongRun);
 }
+
+// And of so many in so many segments, cut into pieces.
+constexpr std::uint64_t max_blocks(std::uint64_t indices, std::uint64_t segments) {
+  return segments + indices / kPieceCount + indices / kBlockCount + 2 * (indices / kLongRun);
+}
+
+// Blocks for increasing `indices` of one segment, written to `blocks` [max_blocks]; returns how many.
+std::size_t plan(std::span<const std::uint64_t> indices, Block* blocks);
+
+// Appends `block` to `blocks`, which then cover `indices`, and joins the last of them where that is smaller.
+void append(std::span<const std::uint64_t> indices, const Block& block, std::vector<Block>* blocks);
 
 }  // namespace dgs::wire

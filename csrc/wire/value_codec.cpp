@@ -56,15 +56,14 @@ Status unsendable(std::span<const float> values) {
 // No branch per value: one flag tells whether to look for the culprit.
 template <class Format>
 Status pack_as(std::span<const float> values, Bytes packed) {
-  bool good = true;
+  std::uint32_t bad = 0;
   for (std::size_t i = 0; i < values.size(); ++i) {
     const auto bits = std::bit_cast<std::uint32_t>(values[i]);
     typename Format::Stored stored;
-    good &=
-        static_cast<bool>(static_cast<int>(is_finite(bits)) & static_cast<int>(Format::pack(bits, &stored)));
+    bad |= (Format::pack(bits, &stored) ? 0u : 1u) | (is_finite(bits) ? 0u : 1u);
     store_le(packed.data() + i * sizeof(stored), stored);
   }
-  return good ? Status{} : unsendable<Format>(values);
+  return bad == 0 ? Status{} : unsendable<Format>(values);
 }
 
 Status forbidden(std::span<const float> values) {
@@ -80,13 +79,14 @@ Status forbidden(std::span<const float> values) {
 template <class Format>
 Status unpack_as(ConstBytes packed, bool allow_zero, std::span<float> values) {
   using Stored = typename Format::Stored;
-  bool good = true;
+  const std::uint32_t zero_is_bad = allow_zero ? 0 : 1;
+  std::uint32_t bad = 0;
   for (std::size_t i = 0; i < values.size(); ++i) {
     const std::uint32_t bits = Format::unpack(load_le<Stored>(packed.data() + i * sizeof(Stored)));
-    good &= is_finite(bits) & (allow_zero | !is_zero(bits));
+    bad |= (is_finite(bits) ? 0u : 1u) | (is_zero(bits) ? zero_is_bad : 0u);
     values[i] = std::bit_cast<float>(bits);
   }
-  return good ? Status{} : forbidden(values);
+  return bad == 0 ? Status{} : forbidden(values);
 }
 
 }  // namespace

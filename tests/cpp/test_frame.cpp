@@ -55,22 +55,27 @@ Header header_with(Codec codec) {
   return header;
 }
 
-Status encode(const Sample& sample, Codec codec, std::uint64_t numel, std::vector<std::uint8_t>* frame) {
+Alone one_thread;
+
+Status encode(const Sample& sample, Codec codec, std::uint64_t numel, std::vector<std::uint8_t>* frame,
+              Pool* pool = &one_thread) {
   static const std::vector<std::uint8_t> meta = {'{', '}'};
   Scratch scratch;
   frame->assign(frame_capacity(sample.indices.size(), codec, numel, sample.nnz.size(), meta.size()), 0xcd);
   std::size_t length = 0;
-  Status status = encode_sparse(header_with(codec), meta, sample.entries(), numel, &scratch, *frame, &length);
+  Status status =
+      encode_sparse(header_with(codec), meta, sample.entries(), numel, &scratch, *frame, &length, pool);
   frame->resize(length);
   return status;
 }
 
-Received receive(ConstBytes frame, std::uint64_t numel, std::size_t room) {
+Received receive(ConstBytes frame, std::uint64_t numel, std::size_t room, Pool* pool = &one_thread) {
   Received received{.status = {},
                     .decoded = {},
                     .indices = std::vector<std::int64_t>(room),
                     .values = std::vector<float>(room)};
-  received.status = decode(frame, numel, kFingerprint, received.indices, received.values, &received.decoded);
+  received.status =
+      decode(frame, numel, kFingerprint, received.indices, received.values, &received.decoded, pool);
   return received;
 }
 
@@ -243,8 +248,8 @@ TEST(no_buffer_is_overrun) {
   std::size_t length = 0;
   for (std::size_t room = 0; room < frame.size(); ++room) {
     std::vector<std::uint8_t> small(room);
-    const Status status =
-        encode_sparse(header_with(Codec::kFloat32), {}, sample.entries(), 1000, &scratch, small, &length);
+    const Status status = encode_sparse(header_with(Codec::kFloat32), {}, sample.entries(), 1000, &scratch,
+                                        small, &length, &one_thread);
     CHECK(room < frame.size() - 2 ? status.code == Code::kCapacity : status.ok());
   }
   for (std::size_t room = 0; room < 3; ++room)
@@ -373,8 +378,9 @@ TEST(other_layout_is_named) {
   std::vector<std::int64_t> indices(1);
   std::vector<float> values(1);
   Decoded decoded;
-  CHECK(decode(frame, 1000, kFingerprint + 1, indices, values, &decoded).code == Code::kLayoutMismatch);
-  CHECK(decode(frame, 1000, std::nullopt, indices, values, &decoded).ok());
+  CHECK(decode(frame, 1000, kFingerprint + 1, indices, values, &decoded, &one_thread).code ==
+        Code::kLayoutMismatch);
+  CHECK(decode(frame, 1000, std::nullopt, indices, values, &decoded, &one_thread).ok());
 }
 
 }  // namespace

@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: Apache-2.0
+// Threads change nothing: the same bytes, the same entries, the same error. Runs under the thread sanitizer
+// too.
+#include <algorithm>
+#include <atomic>
+#include <limits>
+#include <random>
+#include <thread>
+#include <vector>
+
+#include "check.h"
+#include "wire/frame.h"
+#include "wire/thread_pool.h"
+#include "wire/xxh64.h"
+
+namespace {
+
+using namespace dgs::wire;
+
+// Any order is allowed, the last task first too.
+class Backwards final : public Pool {
+ public:
+  void each(std::size_t tasks, Task task) override {
+    for (std::size_t i = tasks; i > 0; --i) task(i - 1);
+  }
+};
+
+// One large segment with runs, zeros and random entries; two of no entries; one sent whole; one again random.
+struct Message {
+  static constexpr std::int64_t kNumel = 12'000'000;
+  std::vector<std::int64_t> indices, starts = {0}, nnz;
+  std::vector<float> values;
+
+  Message() {
+    std::mt19937_64 random(1);
+    std::int64_t at = 0;
+    for (const std::int64_t end : {9'000'000, 9'000'000, 9'100'000, 9'120'000, 9'120'000, 12'000'000}) {
+      const auto before = static_cast<std::int64_t>(indices.size());
+      while (at < end) {
+        const bool whole = end == 9'120'000 || random() % 1000 == 0;
+        std::int64_t run = whole ? static_cast<std::int64_t>(1 + random() % 700) : 1;
+        for (; run > 0 && at < end; --run) add(at++, random());
+        if (end != 9'120'000) at += static_cast<std::int64_t>(random() % 150);
+      }
+      at = end;
+      nnz.push_back(static_cast<std::int64_t>(indices.size()) - before);
+      starts.push_back(static_cast<std::int64_t>(indices.size()));
+    }
+  }
+  void add(std::int64_t index, std::uint64_t bits) {
+    indices.push_back(index);
+    values.push_back(bits % 50 == 0 ? 0.0f : static_cast<float>(bits % 2001) - 1000.5f);
+  }
+  Entries entries() const { return {indices, values, starts, nnz}; }
+};
+
+Header header() {
+  Header it;
+  it.kind = 1;
+  it.codec = Codec::kFloat32;
+  return it;
+}
+
+struct Sent {
+  Status status;
+  std::vector<std::uint8_t> frame;
+};
+
+Sent encode(const Message& message, Pool* pool) {
+  Sent sent;
+  Scratch scratch;
+  sent.frame.resize(
+      frame_capacity(message.indices.size(), Codec::kFloat32, Message::kNumel, message.nnz.size(), 0));
+  std::size_t length = 0;
+  sent.status =
+      encode_sparse(header(), {}, message.entries(), Message::kNumel, &scratch, sent.frame, &length, pool);
+  sent.frame.resize(length);
+  return sent;
+}
+
+struct Received {
+  Status status;
+  Decoded decoded;
+  std::vector<std::int64_t> indices;
+  std::vector<float> values;
+};
+
+Received receive(ConstBytes frame, std::size_t room, Pool* pool) {
+  Received got{.status = {},
+               .decoded = {},
+               .indices = std::vector<std::int64_t>(room, -7),
+               .values = std::vector<float>(room, -7)};
+  got.status = decode(frame, Message::kNumel, std::nullopt, got.indices, got.values, &got.decoded, pool);
+  return got;
+}
+
+void same(const Status& a, const Status& b) {
+  CHECK(a.code == b.code);
+  CHECK_EQ(std::string(a.field), std::string(b.field));
+  CHECK_EQ(a.value, b.value);
+  CHECK_EQ(a.detail, b.detail);
+}
+
+void for_each_pool(const auto& visit) {
+  Backwards backwards;
+  visit(&backwards);
+  ThreadPool pool;
+  for (const std::size_t threads : {2, 3, 7}) {
+    Threads some(&pool, threads);
+    visit(&some);
+  }
+}
+
+TEST(bytes_and_entries_do_not_depend_on_threads) {
+  const Message message;
+  Alone alone;
+  const Sent expected = encode(message, &alone);
+  CHECK(expected.status.ok());
+  const Received decoded = receive(expected.frame, message.indices.size(), &alone);
+  CHECK(decoded.status.ok());
+  CHECK(decoded.decoded.form == BodyForm::kSparse);
+  for_each_pool([&](Pool* pool) {
+    const Sent sent = encode(message, pool);
+    CHECK(sent.status.ok());
+    CHECK(sent.frame == expected.frame);
+    const Received got = receive(sent.frame, message.indices.size(), pool);
+    CHECK(got.status.ok());
+    CHECK(got.indices == decoded.indices);
+    CHECK(got.values == decoded.values);
+  });
+  std::size_t at = 0;
+  for (std::size_t i = 0; i < message.indices.size(); ++i) {
+    if (message.values[i] == 0) continue;
+    CHECK(decoded.indices[at] == message.indices[i] && decoded.values[at] == message.values[i]);
+    ++at;
+  }
+  CHECK_EQ(decoded.decoded.header.count, at);
+}
+
+TEST(of_many_errors_the_first_is_told) {
+  Message message;
+  Alone alone;
+  std::mt19937_64 random(2);
+  for (int i = 0; i < 40; ++i)
+    message.values[random() % message.values.size()] = std::numeric_limits<float>::infinity();
+  const Sent by_value = encode(message, &alone);
+  CHECK(by_value.status.code == Code::kBadValue);
+  for_each_pool([&](Pool* pool) { same(encode(message, pool).status, by_value.status); });
+  for (int i = 0; i < 40; ++i) message.indices[random() % message.indices.size()] = -1;
+  const Sent by_index = encode(message, &alone);
+  CHECK(by_index.status.code == Code::kBadIndex);
+  for_each_pool([&](Pool* pool) { same(encode(message, pool).status, by_index.status); });
+}
+
+TEST(of_many_faults_of_a_frame_the_first_is_told) {
+  const Message message;
+  Alone alone;
+  const Sent sent = encode(message, &alone);
+  std::mt19937_64 random(3);
+  for (int trial = 0; trial < 6; ++trial) {
+    std::vector<std::uint8_t> frame = sent.frame;
+    Header lies;
+    CHECK(read_header(frame, &lies).ok());
+    // Behind the directory: in the streams, or in the values as well.
+    const std::size_t from = frame.size() / (trial % 2 == 0 ? 20 : 2);
+    for (int i = 0; i < 50; ++i) frame[from + random() % (frame.size() - from - 8)] = 0xff;
+    std::fill(frame.end() - 8, frame.end(), std::uint8_t{0xff});
+    lies.checksum = xxh64(ConstBytes(frame).subspan(kHeaderBytes));
+    write_header(lies, frame.data());
+    const Received expected = receive(frame, message.indices.size(), &alone);
+    CHECK(!expected.status.ok());
+    for_each_pool(
+        [&](Pool* pool) { same(receive(frame, message.indices.size(), pool).status, expected.status); });
+  }
+}
+
+TEST(dense_bytes_do_not_depend_on_threads) {
+  std::vector<float> values(200'000);
+  for (std::size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(i) - 99.5f;
+  Alone alone;
+  std::vector<std::uint8_t> expected(kHeaderBytes + 1 + 4 * values.size()), frame(expected.size());
+  std::size_t length = 0;
+  CHECK(encode_dense(header(), {}, values, expected, &length, &alone).ok());
+  for_each_pool([&](Pool* pool) {
+    CHECK(encode_dense(header(), {}, values, frame, &length, pool).ok());
+    CHECK(frame == expected);
+    std::vector<float> back(values.size());
+    Decoded decoded;
+    CHECK(decode(frame, values.size(), std::nullopt, {}, back, &decoded, pool).ok());
+    CHECK(back == values);
+  });
+}
+
+TEST(callers_that_come_at_once_all_get_their_work_done) {
+  ThreadPool pool;
+  std::vector<std::thread> callers;
+  std::atomic<std::size_t> done{0};
+  for (int caller = 0; caller < 4; ++caller) {
+    callers.emplace_back([&] {
+      Threads some(&pool, 3);
+      for (int message = 0; message < 200; ++message) {
+        std::vector<int> times(17, 0);
+        some.each(times.size(), [&](std::size_t i) { ++times[i]; });
+        done += static_cast<std::size_t>(std::count(times.begin(), times.end(), 1));
+      }
+    });
+  }
+  for (std::thread& caller : callers) caller.join();
+  CHECK_EQ(done.load(), std::size_t{4 * 200 * 17});
+}
+
+}  // namespace
