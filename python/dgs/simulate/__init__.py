@@ -100,7 +100,8 @@ def simulate(
         ConfigError, LayoutError: settings that do not go together, or a model that cannot be trained.
         DivergedError, NonFiniteGradientError: the training came to nothing.
     """
-    _check(workers, max_version, every)
+    presence = presence or {}
+    _check(workers, max_version, every, presence)
     network.check(workers)
     settings = {"threads": torch.get_num_threads(), "max_version": max_version} | _NEVER | settings
     settings["overlap"] = (
@@ -127,7 +128,7 @@ def simulate(
             n,
             rate_of(network.up, n.index),
             rate_of(network.down, n.index),
-            (presence or {}).get(n.index, Presence()),
+            presence.get(n.index, Presence()),
         )
         for n in nodes
     ]
@@ -136,10 +137,13 @@ def simulate(
     return _result(clock, places, wires, host, recorder)
 
 
-def _check(workers: int, max_version: int, every: int | None) -> None:
+def _check(workers: int, max_version: int, every: int | None, presence: Mapping[int, Presence]) -> None:
     for name, value in (("workers", workers), ("max_version", max_version), ("every", every)):
         if value is not None and value < 1:
             raise ConfigError(f"simulate: {name} must be at least 1, got {value}")
+    for index in presence:
+        if not 0 <= index < workers:
+            raise ConfigError(f"simulate: presence names worker {index} of {workers}: they count from 0")
 
 
 def _result(

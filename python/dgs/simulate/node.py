@@ -135,10 +135,12 @@ class Node:
         sent: list[Tensor] = []
         if self.end is not None:
             self.end.direct = False
-        yield sent
-        if self.end is not None:  # another one, perhaps: a link that was lost has been replaced
-            self.end.direct = True
-            sent.extend(self.end.take())
+        try:
+            yield sent
+        finally:
+            if self.end is not None:  # another one, perhaps: a link that was lost has been replaced
+                self.end.direct = True
+                sent.extend(self.end.take())
 
     def show(self, model: nn.Module) -> None:
         """Copies this worker's parameters and buffers into `model`."""
