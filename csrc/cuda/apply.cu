@@ -56,9 +56,10 @@ void dense_add_(const Tensors& x, const Tensor& offsets, const Tensor& values, b
   const auto* q = arguments.dense("values", values);
   arguments.check_apart();
   std::vector<DenseAdd> operands;
-  for (size_t s = 0; s < to.size(); ++s) operands.push_back({to[s], q + arguments.segments().offsets[s]});
+  for (size_t s = 0; s < to.size(); ++s)
+    operands.push_back({to[s], q + arguments.segments().offsets[s], subtract});
   StreamLauncher launcher(values.device());
-  dense_add(launcher, arguments.segments(), operands, subtract);
+  dense_add(launcher, arguments.segments(), operands);
 }
 
 }  // namespace

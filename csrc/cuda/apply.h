@@ -10,7 +10,7 @@ namespace dgs::cuda {
 template <class Operand, class Launcher>
 void apply_selection(Launcher& launcher, const Segments& segments, const std::vector<Operand>& operands,
                      const Entries& entries, int64_t chunk_length = kChunk) {
-  const Plan plan = make_plan(segments, nullptr, entries.starts, Over::kSlots, chunk_length);
+  const Plan plan = plan_slots(segments, entries.starts, chunk_length);
   if (plan.chunks() == 0) return;
   launch(launcher, apply_entries<Operand>, plan.chunks(), upload_tables(launcher, plan, operands), entries);
 }
@@ -18,18 +18,17 @@ void apply_selection(Launcher& launcher, const Segments& segments, const std::ve
 template <class Launcher>
 void sparse_add(Launcher& launcher, const Segments& segments, const std::vector<SparseAdd>& operands,
                 const Entries& entries, bool subtract, int64_t chunk_length = kChunk) {
-  const Plan plan = make_plan(segments, nullptr, entries.starts, Over::kSlots, chunk_length);
+  const Plan plan = plan_slots(segments, entries.starts, chunk_length);
   if (plan.chunks() == 0) return;
   const Tables<SparseAdd> tables = upload_tables(launcher, plan, operands);
   launch(launcher, add_entries, plan.chunks(), tables, plan.size(), entries, subtract);
 }
 
 template <class Launcher>
-void dense_add(Launcher& launcher, const Segments& segments, const std::vector<DenseAdd>& operands,
-               bool subtract, int64_t chunk_length = kChunk) {
-  const Plan plan = make_plan(segments, nullptr, nullptr, Over::kElements, chunk_length);
+void dense_add(Launcher& launcher, const Segments& segments, const std::vector<DenseAdd>& operands) {
+  const Plan plan = plan_tiles(segments, nullptr, operands, 1);
   if (plan.chunks() == 0) return;
-  launch(launcher, add_dense, plan.chunks(), upload_tables(launcher, plan, operands), subtract);
+  launch(launcher, add_dense, plan.tiles(), upload_tables(launcher, plan, operands));
 }
 
 }  // namespace dgs::cuda

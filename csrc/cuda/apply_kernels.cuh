@@ -4,7 +4,7 @@
 // report it.
 #pragma once
 
-#include "cuda/plan.h"
+#include "cuda/tile.cuh"
 
 namespace dgs::cuda {
 
@@ -12,7 +12,9 @@ namespace dgs::cuda {
 struct ApplyVelocity {
   float* velocity;  // [n]
   float keep;
-  __device__ void apply(int64_t i, float q) const { velocity[i] = kept(velocity[i], keep, q); }
+  __device__ void apply(int64_t i, float q) const {
+    store_one(velocity + i, kept(load_one(velocity + i), keep, q));
+  }
 };
 
 // DGC: r -= q, and the velocity of what was sent is dropped (momentum factor masking), save in a segment sent
@@ -22,15 +24,15 @@ struct ApplyDgc {
   float* residual;  // [n]
   bool mask;
   __device__ void apply(int64_t i, float q) const {
-    residual[i] = sub_rn(residual[i], q);
-    if (mask && q != 0.0f) velocity[i] = 0.0f;
+    store_one(residual + i, sub_rn(load_one(residual + i), q));
+    if (mask && q != 0.0f) store_one(velocity + i, 0.0f);
   }
 };
 
 // One block per chunk of slots.
 template <class Operand>
 __global__ void __launch_bounds__(kThreads) apply_entries(Tables<Operand> tables, Entries entries) {
-  const Chunk chunk = tables.chunk(blockIdx.x, Over::kSlots);
+  const Chunk chunk = tables.slots(blockIdx.x);
   const Segment segment = tables.segments[chunk.s];
   const Operand operand = tables.operands[chunk.s];
   const int64_t filled = entries.nnz[chunk.s], end = chunk.end < filled ? chunk.end : filled;
@@ -65,7 +67,7 @@ __device__ __forceinline__ int64_t segment_of(const Segment* segments, int64_t n
 // One block per chunk of slots: x += q or x -= q. Indices are distinct.
 static __global__ void __launch_bounds__(kThreads)
     add_entries(Tables<SparseAdd> tables, int64_t n_segments, Entries entries, bool subtract) {
-  const Chunk chunk = tables.chunk(blockIdx.x, Over::kSlots);
+  const Chunk chunk = tables.slots(blockIdx.x);
   const int64_t start = tables.segments[chunk.s].start;
   const int64_t numel = tables.segments[n_segments - 1].offset + tables.segments[n_segments - 1].size;
   const int64_t filled = entries.nnz[chunk.s], end = chunk.end < filled ? chunk.end : filled;
@@ -75,20 +77,33 @@ static __global__ void __launch_bounds__(kThreads)
     const float q = entries.values[start + j];
     const int64_t s = segment_of(tables.segments, n_segments, i, chunk.s);
     float* const x = tables.operands[s].x + (i - tables.segments[s].offset);
-    *x = added(*x, subtract ? -q : q);
+    store_one(x, added(load_one(x), subtract ? -q : q));
   }
 }
 
-// One block per chunk of elements: x += q or x -= q.
+// x += q or x -= q.
 struct DenseAdd {
   float* x;        // [n]
   const float* q;  // [n]
+  bool subtract;
+
+  template <int W>
+  __device__ Lanes<W> produce(int64_t i, bool&) const {
+    Lanes<W> sum = load<W>(x + i);
+    const Lanes<W> add = load<W>(q + i);
+#pragma unroll
+    for (int e = 0; e < W; ++e) sum.v[e] = added(sum.v[e], subtract ? -add.v[e] : add.v[e]);
+    store(x + i, sum);
+    return sum;
+  }
+  Alignment alignment() const { return Alignment().add(x, 4).add(q, 4); }
 };
-static __global__ void __launch_bounds__(kThreads) add_dense(Tables<DenseAdd> tables, bool subtract) {
-  const Chunk chunk = tables.chunk(blockIdx.x, Over::kElements);
-  const DenseAdd operand = tables.operands[chunk.s];
-  for (int64_t i = chunk.begin + threadIdx.x; i < chunk.end; i += kThreads)
-    operand.x[i] = added(operand.x[i], subtract ? -operand.q[i] : operand.q[i]);
+
+// One block per tile.
+static __global__ void __launch_bounds__(kThreads, kBlocksPerSm) add_dense(Tables<DenseAdd> tables) {
+  const Tile tile = tables.tile(blockIdx.x);
+  const DenseAdd operand = tables.operands[tile.s];
+  produce_tile(operand, tile, tables.segments[tile.s].vector != 0);
 }
 
 }  // namespace dgs::cuda

@@ -1,39 +1,53 @@
 // SPDX-License-Identifier: Apache-2.0
-// Writes what the cuts select, in order of index: everything above a segment's threshold, and of the entries
-// equal to it the first ones. Counts per chunk, a scan per segment, a write.
+// Writes what the cuts select, in order of index: everything above a segment's cut, and of the entries equal
+// to it the first ones. Counts per chunk, a scan per segment, a write.
 #pragma once
 
 #include "cuda/threshold_kernels.cuh"
 
 namespace dgs::cuda {
 
-// Per chunk; after the scan: the same over all chunks of the segment that lie below.
-struct ChunkCount {
-  Count above, equal;
-};
+// A warp's (or block's) entries above the cut in the lower half, equal to it in the upper: a chunk has at
+// most 2^15.
+__device__ __forceinline__ unsigned classified(uint32_t magnitude, uint32_t cut) {
+  return magnitude > cut ? 1u : magnitude == cut ? 0x10000u : 0u;
+}
 
-// One block per chunk: how many entries lie above the threshold, how many on it. Both fit 16 bits.
+// The sum over a tile, in all lanes of its warp.
 template <class Operand>
-__global__ void __launch_bounds__(kThreads)
-    count_selected(Tables<Operand> tables, Cut* cuts /* [S] */, ChunkCount* counts /* [chunks] */) {
-  DGS_SHARED(unsigned, block_sum, 1);
-  if (threadIdx.x == 0) block_sum[0] = 0;
-  __syncthreads();
-  const Chunk chunk = tables.chunk(blockIdx.x, Over::kElements);
-  const Operand operand = tables.operands[chunk.s];
-  const uint32_t threshold = cuts[chunk.s].threshold;
+__device__ __forceinline__ unsigned count_tile(const TileEntries<Operand>& entries, uint32_t cut) {
   unsigned mine = 0;
-  bool bad = false;
-  for (int64_t i = chunk.begin + threadIdx.x; i < chunk.end; i += kThreads) {
-    const uint32_t m = magnitude(operand.value(i));
-    mine += m > threshold ? 1u : m == threshold ? 0x10000u : 0u;
-    bad |= m >= 0x7f800000u;
-  }
-  for (int distance = 16; distance > 0; distance >>= 1) mine += __shfl_down_sync(kFullWarp, mine, distance);
-  if ((threadIdx.x & 31u) == 0) atomicAdd(&block_sum[0], mine);
-  if (bad) atomicOr(&cuts[chunk.s].bad, 1);
+#pragma unroll 4
+  for (int p = entries.begin + static_cast<int>(threadIdx.x & 31u); p < entries.end; p += 32)
+    mine += classified(magnitude(entries.value(p)), cut);
+#pragma unroll
+  for (int distance = 16; distance > 0; distance >>= 1) mine += __shfl_xor_sync(kFullWarp, mine, distance);
+  return mine;
+}
+
+// The sums over the warps below this one, and over the block, of a number that is the same in all lanes.
+__device__ __forceinline__ Scanned<unsigned> scan_warps(unsigned value) {
+  DGS_SHARED(unsigned, warp_value, kWarps);
+  const unsigned warp = threadIdx.x >> 5;
+  if ((threadIdx.x & 31u) == 0) warp_value[warp] = value;
   __syncthreads();
-  if (threadIdx.x == 0) counts[blockIdx.x] = {block_sum[0] & 0xffffu, block_sum[0] >> 16};
+  Scanned<unsigned> sum{0, 0};
+#pragma unroll
+  for (unsigned w = 0; w < kWarps; ++w) {
+    sum.before += w < warp ? warp_value[w] : 0;
+    sum.total += warp_value[w];
+  }
+  return sum;
+}
+
+// One block per chunk, one warp per tile.
+template <class Operand>
+__global__ void __launch_bounds__(kThreads, kBlocksPerSm)
+    count_selected(Tables<Operand> tables, Workspace work) {
+  const TileEntries<Operand> entries = entries_of(tables, work, blockIdx.x);
+  const uint32_t cut = work.states[tables.chunk_segment[blockIdx.x]].cut;
+  const unsigned total = scan_warps(count_tile(entries, cut)).total;
+  if (threadIdx.x == 0) work.counts[blockIdx.x] = {total & 0xffffu, total >> 16};
 }
 
 // The slot of an entry with `above` and `equal` such entries below it in its segment.
@@ -44,96 +58,61 @@ __device__ __forceinline__ int64_t slot_of(Count above, Count equal, int64_t tie
 
 // One block per segment: the counts of its chunks become exclusive prefix sums, their total becomes nnz.
 static __global__ void __launch_bounds__(kThreads)
-    scan_chunks(const Segment* segments, const Cut* cuts /* [S] */, int64_t segments_size, int64_t chunks,
-                ChunkCount* counts /* [chunks] */, int64_t* nnz /* [S] */) {
+    scan_chunks(const Segment* segments /* [S] */, int64_t segments_size, int64_t chunks, Workspace work,
+                int64_t* nnz /* [S] */) {
   const int64_t s = blockIdx.x, first = segments[s].first_chunk;
   const int64_t end = s + 1 < segments_size ? segments[s + 1].first_chunk : chunks;
   ChunkCount below{0, 0};
   for (int64_t c0 = first; c0 < end; c0 += kThreads) {
     const int64_t c = c0 + threadIdx.x;
-    const ChunkCount mine = c < end ? counts[c] : ChunkCount{0, 0};
+    const ChunkCount mine = c < end ? work.counts[c] : ChunkCount{0, 0};
     const Scanned<Count> above = block_scan(mine.above), equal = block_scan(mine.equal);
-    if (c < end) counts[c] = {below.above + above.before, below.equal + equal.before};
+    if (c < end) work.counts[c] = {below.above + above.before, below.equal + equal.before};
     below.above += above.total;
     below.equal += equal.total;
   }
   if (threadIdx.x != 0) return;
-  const int64_t selected = slot_of(below.above, below.equal, cuts[s].ties);
-  nnz[s] = cuts[s].bad ? -1 : selected < segments[s].slots ? selected : segments[s].slots;
+  const int64_t selected = slot_of(below.above, below.equal, work.states[s].ties);
+  nnz[s] = work.states[s].bad ? -1 : selected < segments[s].slots ? selected : segments[s].slots;
 }
 
-constexpr int kItems = 4;  // entries per thread and tile; a warp owns 32 * kItems adjacent ones
-
-// What a tile's counts (the same in all lanes of a warp) add up to below this warp, and in the block.
-struct TileCount {
-  unsigned above_before = 0, equal_before = 0, above = 0, equal = 0;
-};
-
-// All threads must call it; it ends with a barrier, so that it can be called again.
-__device__ __forceinline__ TileCount count_tile(unsigned above, unsigned equal) {
-  DGS_SHARED(unsigned, warp_above, kWarps);
-  DGS_SHARED(unsigned, warp_equal, kWarps);
-  const unsigned warp = threadIdx.x >> 5;
-  if ((threadIdx.x & 31u) == 0) {
-    warp_above[warp] = above;
-    warp_equal[warp] = equal;
-  }
-  __syncthreads();
-  TileCount count;
-#pragma unroll
-  for (unsigned w = 0; w < kWarps; ++w) {
-    count.above_before += w < warp ? warp_above[w] : 0;
-    count.equal_before += w < warp ? warp_equal[w] : 0;
-    count.above += warp_above[w];
-    count.equal += warp_equal[w];
-  }
-  __syncthreads();
-  return count;
-}
-
-// One block per chunk, in tiles of kThreads * kItems entries; item j of a warp is 32 adjacent entries, so
-// that reads are coalesced and a ballot gives each entry its rank.
+// Writes the selected ones of a tile; above, equal: such entries below the tile in its segment.
 template <class Operand>
-__global__ void __launch_bounds__(kThreads)
-    write_selected(Tables<Operand> tables, const Cut* cuts /* [S] */, const ChunkCount* below /* [chunks] */,
-                   Slots out) {
-  const Chunk chunk = tables.chunk(blockIdx.x, Over::kElements);
-  if (out.nnz[chunk.s] <= 0) return;
-  const Segment segment = tables.segments[chunk.s];
-  const Operand operand = tables.operands[chunk.s];
-  const Cut cut = cuts[chunk.s];
-  const unsigned lane = threadIdx.x & 31u, warp = threadIdx.x >> 5;
-  ChunkCount before = below[blockIdx.x];
-  for (int64_t tile = chunk.begin; tile < chunk.end; tile += kThreads * kItems) {
-    const int64_t first = tile + warp * 32 * kItems + lane;
-    float x[kItems];
-    unsigned above[kItems], equal[kItems], n_above = 0, n_equal = 0;  // a bit per lane, and their sums
-#pragma unroll
-    for (int j = 0; j < kItems; ++j) {
-      const bool inside = first + 32 * j < chunk.end;
-      x[j] = inside ? operand.value(first + 32 * j) : 0.0f;
-      above[j] = __ballot_sync(kFullWarp, inside && magnitude(x[j]) > cut.threshold);
-      equal[j] = __ballot_sync(kFullWarp, inside && magnitude(x[j]) == cut.threshold);
-      n_above += static_cast<unsigned>(__popc(above[j]));
-      n_equal += static_cast<unsigned>(__popc(equal[j]));
+__device__ __forceinline__ void write_tile(const TileEntries<Operand>& entries, const State& state,
+                                           const Segment& segment, Count above, Count equal,
+                                           const Slots& out) {
+  const unsigned lane = threadIdx.x & 31u;
+  for (int p0 = entries.begin; p0 < entries.end; p0 += 32) {
+    const int p = p0 + static_cast<int>(lane);
+    const bool inside = p < entries.end;
+    const float x = inside ? entries.value(p) : 0.0f;
+    const unsigned kind = inside ? classified(magnitude(x), state.cut) : 0;
+    const unsigned is_above = __ballot_sync(kFullWarp, kind == 1),
+                   is_equal = __ballot_sync(kFullWarp, kind > 1);
+    const Count my_equal = equal + set_below(is_equal);
+    const bool tie = kind > 1 && static_cast<int64_t>(my_equal) < state.ties;
+    const int64_t slot = slot_of(above + set_below(is_above), my_equal, state.ties);
+    if ((kind == 1 || tie) && slot < segment.slots) {
+      out.indices[segment.start + slot] = segment.offset + entries.element(p);
+      out.values[segment.start + slot] = x;
     }
-    const TileCount count = count_tile(n_above, n_equal);
-    Count a = before.above + count.above_before, e = before.equal + count.equal_before;
-#pragma unroll
-    for (int j = 0; j < kItems; ++j) {
-      const Count my_equal = e + set_below(equal[j]);
-      const bool tie = (equal[j] >> lane & 1u) != 0 && static_cast<int64_t>(my_equal) < cut.ties;
-      const int64_t slot = slot_of(a + set_below(above[j]), my_equal, cut.ties);
-      if (((above[j] >> lane & 1u) != 0 || tie) && slot < segment.slots) {
-        out.indices[segment.start + slot] = segment.offset + first + 32 * j;
-        out.values[segment.start + slot] = x[j];
-      }
-      a += static_cast<unsigned>(__popc(above[j]));
-      e += static_cast<unsigned>(__popc(equal[j]));
-    }
-    before.above += count.above;
-    before.equal += count.equal;
+    above += static_cast<unsigned>(__popc(is_above));
+    equal += static_cast<unsigned>(__popc(is_equal));
   }
+}
+
+// One block per chunk, one warp per tile.
+template <class Operand>
+__global__ void __launch_bounds__(kThreads, kBlocksPerSm)
+    write_selected(Tables<Operand> tables, Workspace work, Slots out) {
+  const int64_t s = tables.chunk_segment[blockIdx.x];
+  if (out.nnz[s] <= 0) return;
+  const TileEntries<Operand> entries = entries_of(tables, work, blockIdx.x);
+  const State state = work.states[s];
+  const ChunkCount below = work.counts[blockIdx.x];
+  const unsigned tiles = scan_warps(count_tile(entries, state.cut)).before;
+  write_tile(entries, state, tables.segments[s], below.above + (tiles & 0xffffu), below.equal + (tiles >> 16),
+             out);
 }
 
 }  // namespace dgs::cuda

@@ -19,10 +19,23 @@ namespace dgs::cuda {
 
 constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / 32;
+constexpr int kBlocksPerSm =
+    4;  // aimed at by all that touch whole tensors: 1024 threads, so 64 registers each
 constexpr unsigned kFullWarp = 0xffffffffu;
 
 // Totals over a segment: the only 64-bit integer that atomicAdd and the shuffles both know.
 using Count = unsigned long long;
+
+// Inclusive prefix sum over the warp.
+template <class T>
+__device__ __forceinline__ T warp_scan(T value) {
+#pragma unroll
+  for (unsigned distance = 1; distance < 32; distance <<= 1) {
+    const T below = __shfl_up_sync(kFullWarp, value, distance);
+    if ((threadIdx.x & 31u) >= distance) value += below;
+  }
+  return value;
+}
 
 template <class T>
 struct Scanned {
@@ -36,12 +49,7 @@ template <class T>
 __device__ __forceinline__ Scanned<T> block_scan(T value) {
   DGS_SHARED(T, warp_total, kWarps);
   const int lane = static_cast<int>(threadIdx.x) & 31, warp = static_cast<int>(threadIdx.x) >> 5;
-  T inclusive = value;
-#pragma unroll
-  for (int distance = 1; distance < 32; distance <<= 1) {
-    const T below = __shfl_up_sync(kFullWarp, inclusive, distance);
-    if (lane >= distance) inclusive += below;
-  }
+  const T inclusive = warp_scan(value);
   if (lane == 31) warp_total[warp] = inclusive;
   __syncthreads();
   T before = 0, total = 0;

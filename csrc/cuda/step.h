@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The host's part of the steps. Those of the sparse methods are select_exact over a VelocityStep or a
-// DgcStep.
+// The host's part of the steps. Those of the sparse methods are select_top over a VelocityStep or a DgcStep.
 #pragma once
 
 #include "cuda/select.h"
@@ -10,14 +9,14 @@ namespace dgs::cuda {
 
 template <class Launcher>
 void step_dense(Launcher& launcher, const Segments& segments, const std::vector<DenseStep>& operands,
-                int64_t* nnz /* [S] */, int64_t chunk_length = kChunk) {
-  const Plan plan = make_plan(segments, nullptr, nullptr, Over::kElements, chunk_length);
+                int64_t* nnz /* [S] */) {
+  const Plan plan = plan_tiles(segments, nullptr, operands, 1);
   if (plan.size() == 0) return;
   const Tables<DenseStep> tables = upload_tables(launcher, plan, operands);
   long long* const flags = reinterpret_cast<long long*>(nnz);  // atomicMin has no overload for long
   launch(launcher, assume_finite, (plan.size() + kThreads - 1) / kThreads, tables.segments, plan.size(),
          flags);
-  launch(launcher, step_dense_chunks, plan.chunks(), tables, flags);
+  launch(launcher, step_dense_tiles, plan.tiles(), tables, flags);
 }
 
 }  // namespace dgs::cuda

@@ -1,23 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
-// The workers' steps. Those of the sparse methods are what the first pass of the selection produces: it
-// writes the new state and counts its magnitudes while they are in registers; the later passes read the state
-// that was written.
+// The workers' steps. Those of the sparse methods are what the sweep of a selection produces: it computes the
+// new state, writes it and keeps candidates while it is in registers.
 #pragma once
 
-#include "cuda/plan.h"
+#include "cuda/tile.cuh"
 
 namespace dgs::cuda {
 
-// Element i of a gradient as float32; the type is the same for a whole block.
-__device__ __forceinline__ float gradient_at(const Gradient& gradient, int64_t i) {
-  if (gradient.type == GradientType::kFloat32) return static_cast<const float*>(gradient.data)[i];
-  const uint16_t half = static_cast<const uint16_t*>(gradient.data)[i];
-  return gradient.type == GradientType::kFloat16 ? from_float16(half) : from_bfloat16(half);
-}
-
-// fl(grad + fl(weight_decay * w)); the weights are not read without weight decay.
-__device__ __forceinline__ float decayed_at(float grad, float weight_decay, const float* weight, int64_t i) {
-  return weight_decay == 0.0f ? grad : decayed(grad, weight_decay, weight[i]);
+// g = fl(scaled gradient + fl(weight_decay * w)); the weights are not read without weight decay. The gradient
+// is not kNone.
+template <int W>
+__device__ __forceinline__ void add_decay(Lanes<W>& g, float weight_decay, const float* weight) {
+  if (weight_decay == 0.0f) return;
+  const Lanes<W> w = load<W>(weight);
+#pragma unroll
+  for (int e = 0; e < W; ++e) g.v[e] = decayed(g.v[e], weight_decay, w.v[e]);
 }
 
 // `dgs` and `gd`: u = v + lr * g.
@@ -28,14 +25,30 @@ struct VelocityStep {
   float* velocity_out;    // [n]
   float lr, weight_decay;
 
-  __device__ float produce(int64_t i, bool&) const {
-    float u = velocity[i];
-    if (gradient.type != GradientType::kNone)
-      u = accumulated(u, lr, decayed_at(gradient_at(gradient, i), weight_decay, weight, i));
-    velocity_out[i] = u;
+  template <int W>
+  __device__ Lanes<W> compute(int64_t i) const {
+    Lanes<W> u = load<W>(velocity + i);
+    if (gradient.type == GradientType::kNone) return u;
+    Lanes<W> g = load_gradient<W>(gradient, i);
+    add_decay(g, weight_decay, weight + i);
+#pragma unroll
+    for (int e = 0; e < W; ++e) u.v[e] = accumulated(u.v[e], lr, g.v[e]);
     return u;
   }
-  __device__ float value(int64_t i) const { return velocity_out[i]; }
+  template <int W>
+  __device__ Lanes<W> produce(int64_t i, bool& bad) const {
+    const Lanes<W> u = compute<W>(i);
+    store(velocity_out + i, u);
+    bad |= !all_finite(u);
+    return u;
+  }
+  __device__ float peek(int64_t i) const { return compute<1>(i).v[0]; }
+  __device__ float value(int64_t i) const { return load_one(velocity_out + i); }
+  Alignment alignment() const {
+    Alignment alignment = Alignment().add(velocity_out, 4).add(velocity, 4).add(gradient);
+    return gradient.type == GradientType::kNone || weight_decay == 0.0f ? alignment
+                                                                        : alignment.add(weight, 4);
+  }
 };
 
 // `dgc`: u = m * u + g, r += lr * u; the selection is from r, and u has to be finite as well.
@@ -49,19 +62,42 @@ struct DgcStep {
   float lr, weight_decay, momentum, grad_scale;
   bool nesterov;
 
-  __device__ float produce(int64_t i, bool& bad) const {
-    float u = velocity[i], r = residual[i];
-    if (gradient.type != GradientType::kNone) {
-      const float g = decayed_at(mul_rn(gradient_at(gradient, i), grad_scale), weight_decay, weight, i);
-      u = dgc_velocity(u, momentum, g);
-      r = accumulated(r, lr, dgc_update(u, momentum, g, nesterov));
+  template <int W>
+  struct Next {
+    Lanes<W> u, r;
+  };
+  template <int W>
+  __device__ Next<W> compute(int64_t i) const {
+    Next<W> next{load<W>(velocity + i), load<W>(residual + i)};
+    if (gradient.type == GradientType::kNone) return next;
+    Lanes<W> g = load_gradient<W>(gradient, i);
+#pragma unroll
+    for (int e = 0; e < W; ++e) g.v[e] = mul_rn(g.v[e], grad_scale);
+    add_decay(g, weight_decay, weight + i);
+#pragma unroll
+    for (int e = 0; e < W; ++e) {
+      next.u.v[e] = dgc_velocity(next.u.v[e], momentum, g.v[e]);
+      next.r.v[e] = accumulated(next.r.v[e], lr, dgc_update(next.u.v[e], momentum, g.v[e], nesterov));
     }
-    velocity_out[i] = u;
-    residual_out[i] = r;
-    bad |= !finite(u);
-    return r;
+    return next;
   }
-  __device__ float value(int64_t i) const { return residual_out[i]; }
+  template <int W>
+  __device__ Lanes<W> produce(int64_t i, bool& bad) const {
+    const Next<W> next = compute<W>(i);
+    store(velocity_out + i, next.u);
+    store(residual_out + i, next.r);
+    bad |= !(all_finite(next.u) && all_finite(next.r));
+    return next.r;
+  }
+  __device__ float peek(int64_t i) const { return compute<1>(i).r.v[0]; }
+  __device__ float value(int64_t i) const { return load_one(residual_out + i); }
+  Alignment alignment() const {
+    Alignment alignment =
+        Alignment().add(residual_out, 4).add(velocity_out, 4).add(velocity, 4).add(residual, 4);
+    alignment.add(gradient);
+    return gradient.type == GradientType::kNone || weight_decay == 0.0f ? alignment
+                                                                        : alignment.add(weight, 4);
+  }
 };
 
 // `asgd`: q = lr * g, dense; no gradient is a zero.
@@ -71,12 +107,23 @@ struct DenseStep {
   float* out;           // [n]
   float lr, weight_decay;
 
-  __device__ float produce(int64_t i) const {
-    const float q = gradient.type == GradientType::kNone
-                        ? 0.0f
-                        : mul_rn(lr, decayed_at(gradient_at(gradient, i), weight_decay, weight, i));
-    out[i] = q;
+  template <int W>
+  __device__ Lanes<W> produce(int64_t i, bool& bad) const {
+    Lanes<W> q{};
+    if (gradient.type != GradientType::kNone) {
+      q = load_gradient<W>(gradient, i);
+      add_decay(q, weight_decay, weight + i);
+#pragma unroll
+      for (int e = 0; e < W; ++e) q.v[e] = mul_rn(lr, q.v[e]);
+    }
+    store(out + i, q);
+    bad |= !all_finite(q);
     return q;
+  }
+  Alignment alignment() const {
+    Alignment alignment = Alignment().add(out, 4).add(gradient);
+    return gradient.type == GradientType::kNone || weight_decay == 0.0f ? alignment
+                                                                        : alignment.add(weight, 4);
   }
 };
 
@@ -87,15 +134,12 @@ static __global__ void __launch_bounds__(kThreads)
   if (s < segments_size) nnz[s] = segments[s].size;
 }
 
-// One block per chunk; nnz[s] falls to -1 where a result is not finite.
-static __global__ void __launch_bounds__(kThreads)
-    step_dense_chunks(Tables<DenseStep> tables, long long* nnz /* [S] */) {
-  const Chunk chunk = tables.chunk(blockIdx.x, Over::kElements);
-  const DenseStep operand = tables.operands[chunk.s];
-  bool bad = false;
-  for (int64_t i = chunk.begin + threadIdx.x; i < chunk.end; i += kThreads)
-    bad |= !finite(operand.produce(i));
-  if (bad) atomicMin(&nnz[chunk.s], -1ll);
+// One block per tile; nnz[s] falls to -1 where a result is not finite.
+static __global__ void __launch_bounds__(kThreads, kBlocksPerSm)
+    step_dense_tiles(Tables<DenseStep> tables, long long* nnz /* [S] */) {
+  const Tile tile = tables.tile(blockIdx.x);
+  const DenseStep operand = tables.operands[tile.s];
+  if (produce_tile(operand, tile, tables.segments[tile.s].vector != 0)) atomicMin(&nnz[tile.s], -1ll);
 }
 
 }  // namespace dgs::cuda

@@ -43,11 +43,7 @@ class StreamLauncher {
     STD_CUDA_KERNEL_LAUNCH_CHECK();
   }
 
-  void* allocate(size_t bytes) {
-    void* memory = keep(bytes, device_, false).mutable_data_ptr();
-    if (bytes > 0) STD_CUDA_CHECK(cudaMemsetAsync(memory, 0, bytes, stream_));
-    return memory;
-  }
+  void* allocate(size_t bytes) { return keep(bytes, device_, false).mutable_data_ptr(); }
 
   // Through pinned memory, which torch's allocator does not hand out again before the copy is done.
   void* upload(const void* data, size_t bytes) {

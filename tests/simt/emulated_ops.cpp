@@ -13,6 +13,7 @@
 namespace {
 
 std::string error;
+int tiles_per_chunk = 1;
 
 template <class F>
 const char* run(F f) {
@@ -60,7 +61,7 @@ template <class Operand>
 void select_from(EmulatedLauncher& launcher, const Frame& frame, const std::vector<Operand>& operands,
                  bool sampled) {
   dgs::cuda::select_top(launcher, frame.layout(), frame.counts, sampled, operands, frame.slots(),
-                        frame.chunk);
+                        tiles_per_chunk);
 }
 
 }  // namespace
@@ -69,6 +70,7 @@ extern "C" {
 
 // Which schedule the next calls run under; 0 is round robin.
 void emulate(uint64_t seed) {
+  tiles_per_chunk = static_cast<int>(1 + seed % dgs::cuda::kTilesPerChunk);
   simt::config = {.seed = seed,
                   .resident_blocks = static_cast<unsigned>(1 + seed % 3),
                   .preempt_atomics = seed % 2 == 1,
@@ -132,7 +134,7 @@ const char* emulated_step_dense(const Frame* f, const Grads* grads, float* const
   return run([&](auto& launcher) {
     const auto operands = per_segment<Operand>(
         *f, [&](int64_t s) { return Operand{(*grads)[s], weights[s], out[s], lr[s], weight_decay[s]}; });
-    dgs::cuda::step_dense(launcher, f->layout(), operands, f->nnz, f->chunk);
+    dgs::cuda::step_dense(launcher, f->layout(), operands, f->nnz);
   });
 }
 
@@ -170,8 +172,8 @@ const char* emulated_dense_add_(const Frame* f, float* const* x, const float* q,
   using Operand = dgs::cuda::DenseAdd;
   return run([&](auto& launcher) {
     const auto operands =
-        per_segment<Operand>(*f, [&](int64_t s) { return Operand{x[s], q + f->offsets[s]}; });
-    dgs::cuda::dense_add(launcher, f->layout(), operands, subtract, f->chunk);
+        per_segment<Operand>(*f, [&](int64_t s) { return Operand{x[s], q + f->offsets[s], subtract}; });
+    dgs::cuda::dense_add(launcher, f->layout(), operands);
   });
 }
 

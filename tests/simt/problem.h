@@ -55,12 +55,13 @@ struct Layout {
   std::vector<int64_t> offsets{0}, counts, starts{0};
 
   Layout(const std::vector<int64_t>& sizes, double density) {
-    for (const int64_t n : sizes) {
-      const auto k = static_cast<int64_t>(std::ceil(density * static_cast<double>(n)));
-      offsets.push_back(offsets.back() + n);
-      counts.push_back(k);
-      starts.push_back(starts.back() + k + static_cast<int64_t>(counts.size()) % 3);
-    }
+    for (const int64_t n : sizes)
+      append(n, static_cast<int64_t>(std::ceil(density * static_cast<double>(n))));
+  }
+  void append(int64_t n, int64_t k) {
+    offsets.push_back(offsets.back() + n);
+    counts.push_back(k);
+    starts.push_back(starts.back() + k + static_cast<int64_t>(counts.size()) % 3);
   }
   dgs::Segments segments() const { return {offsets.data(), size()}; }
   int64_t size() const { return static_cast<int64_t>(counts.size()); }

@@ -5,11 +5,14 @@ set -eu
 mode=${1:-plain}
 here=$(cd "$(dirname "$0")" && pwd)
 out=${BUILD:-$here/../../build/simt}/$mode
-make -s -j2 -C "$here" MODE="$mode" test_emulator test_kernels
+make -s -j2 -C "$here" MODE="$mode" test_emulator test_kernels test_selection
 "$out/test_emulator"
 case $mode in
-  plain) "$out/test_kernels" 2 ;;
-  asan) "$out/test_kernels" 1 none empty small large ;;
-  tsan) TSAN_OPTIONS=halt_on_error=1 "$out/test_kernels" 1 none empty few ;;
-  ucontext) "$out/test_kernels" 1 small ;;
+  plain) "$out/test_kernels" 2 && "$out/test_selection" 4 ;;
+  asan) "$out/test_kernels" 1 none empty small large && "$out/test_selection" 2 ;;
+  tsan)
+    export TSAN_OPTIONS=halt_on_error=1
+    "$out/test_kernels" 1 none empty few && "$out/test_selection" 1 race
+    ;;
+  ucontext) "$out/test_kernels" 1 small && "$out/test_selection" 1 small hard ;;
 esac

@@ -7,29 +7,70 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 HERE = Path(__file__).resolve().parent
 CSRC = HERE.parents[1] / "csrc"
 
-# Bugs by what they do: the file, what stands there, and what to put in its place.
-THRESHOLD, COMPACT = "cuda/threshold_kernels.cuh", "cuda/compact_kernels.cuh"
+
+class Bug(NamedTuple):
+    """A bug: what stands in a file, what is put in its place, and the test that must fail."""
+
+    file: str
+    old: str
+    new: str
+    arguments: tuple[str, ...] = ("2", "small", "few")
+    program: str = "test_selection"
+    mode: str = "plain"
+    says: str = ""
+
+
+SWEEP, ESTIMATE = "cuda/sweep_kernels.cuh", "cuda/estimate_kernels.cuh"
+TILE, THRESHOLD, COMPACT = "cuda/tile.cuh", "cuda/threshold_kernels.cuh", "cuda/compact_kernels.cuh"
 STEP, APPLY = "cuda/step_kernels.cuh", "cuda/apply_kernels.cuh"
-CLEARED = "b += kThreads) bins[b] = 0;\n  __syncthreads();\n  const Operand"
-TIE = "(my_equal) < cut.ties;"
+TOTALS = "warp_total[warp] = sum_of_bytes(all);\n  __syncthreads();"
+BEGIN = "if (total == 0) return;\n  __syncthreads();"
+CLEARED = "b += kThreads) bins[b] = 0;\n  __syncthreads();\n  const TileEntries"
+TIE = "(my_equal) < state.ties;"
+OP = {"program": "test_kernels"}
 PLANTED = {
-    "no barrier after the bins are cleared": (THRESHOLD, CLEARED, CLEARED.replace("__syncthreads();", "")),
-    "no guard at the tail of a tile": (COMPACT, "inside = first + 32 * j < chunk.end;", "inside = true;"),
+    "no barrier before the totals are read": Bug(SWEEP, TOTALS, TOTALS.replace("__syncthreads();", "")),
+    "no guard at the tail of a segment": Bug(
+        TILE, "p + e >= tile.begin && p + e < tile.end", "p + e >= tile.begin"
+    ),
+    "half of the warp in the mask": Bug(
+        SWEEP, "(kFullWarp, inclusive, 31)", "(0xffffu, inclusive, 31)", says="take part"
+    ),
+    "a race": Bug(
+        SWEEP, BEGIN, BEGIN.replace("__syncthreads();", ""), ("1", "race"), mode="tsan", says="data race"
+    ),
 }
 MORE_PLANTED = {
-    "no barrier at the end of a tile": (COMPACT, "  __syncthreads();\n  return count;", "  return count;"),
-    "no barrier between scans": ("cuda/device.cuh", "  __syncthreads();\n  return {", "  return {"),
-    "one tie too many": (COMPACT, TIE, TIE.replace("<", "<=")),
-    "ties highest index first": (COMPACT, TIE, TIE.replace("<", ">=")),
-    "velocity not checked": (STEP, "bad |= !finite(u);", "(void)bad;"),
-    "indices not checked": (APPLY, "if (i < 0 || i >= numel) continue;", "if (numel < 0) continue;"),
-    "whole segments masked": (APPLY, "if (mask && q", "if (q"),
+    "aligned wherever it lies": Bug(
+        "cuda/vector.cuh", "vector_ && past == shift_", "vector_", says="misaligned"
+    ),
+    "no barrier after the bins are cleared": Bug(THRESHOLD, CLEARED, CLEARED.replace("__syncthreads();", "")),
+    "no barrier after the sample": Bug(
+        ESTIMATE, "bins[b] = 0;\n  __syncthreads();", "bins[b] = 0;", ("2", "large")
+    ),
+    "no barrier between scans": Bug(
+        "cuda/device.cuh", "  __syncthreads();\n  return {", "  return {", ("1", "chunks")
+    ),
+    "no barrier between the warps' counts": Bug(COMPACT, "= value;\n  __syncthreads();", "= value;"),
+    "the estimate is trusted": Bug(
+        "cuda/candidates.h", "state.candidates >= static_cast<Count>(goal.needed)", "true", ("1", "hard")
+    ),
+    "the bound is passed": Bug(
+        SWEEP, "> static_cast<Count>(goal.bound)) return", "== 0) return", ("1", "hard"), mode="asan"
+    ),
+    "candidates out of order": Bug(SWEEP, "below += w < warp", "below += w > warp"),
+    "one tie too many": Bug(COMPACT, TIE, TIE.replace("<", "<=")),
+    "ties highest index first": Bug(COMPACT, TIE, TIE.replace("<", ">=")),
+    "velocity not checked": Bug(STEP, "all_finite(next.u) && all_finite(next.r)", "all_finite(next.r)", **OP),
+    "indices not checked": Bug(APPLY, "if (i < 0 || i >= numel) continue;", "if (numel < 0) continue;", **OP),
+    "whole segments masked": Bug(APPLY, "if (mask && q", "if (q", **OP),
 }
 
 
@@ -47,42 +88,52 @@ def test_emulator(made, mode):
 
 
 @pytest.mark.parametrize(
-    ("mode", "arguments"),
+    ("program", "mode", "arguments"),
     [
-        ("plain", ("1",)),
-        ("asan", ("1", "none", "empty", "small", "few")),
-        pytest.param("tsan", ("1", "none", "empty", "few"), marks=pytest.mark.slow),
+        ("test_kernels", "plain", ("1",)),
+        ("test_kernels", "asan", ("1", "few")),
+        ("test_selection", "plain", ("2",)),
+        ("test_selection", "asan", ("1", "none", "empty", "small", "few", "hard")),
+        pytest.param("test_kernels", "tsan", ("1", "none", "empty", "few"), marks=pytest.mark.slow),
+        pytest.param("test_kernels", "plain", ("12",), marks=pytest.mark.slow),
+        pytest.param("test_selection", "plain", ("40",), marks=pytest.mark.slow),
+        pytest.param("test_selection", "asan", ("6",), marks=pytest.mark.slow),
+        ("test_selection", "tsan", ("1", "race")),
     ],
-    ids=["plain", "asan", "tsan"],
 )
-def test_kernels(made, mode, arguments):
-    result = run(made("test_kernels", mode), *arguments)
+def test_kernels(made, program, mode, arguments):
+    result = run(made(program, mode), *arguments)
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-def report_of(made, tmp_path: Path, file: str, old: str, new: str) -> str:
-    """Test the kernels over a copy of the headers in which `old` is `new`; return what it says, "" if it passes."""
+def report_of(made, tmp_path: Path, bug: Bug) -> str:
+    """Run the test over a copy of the headers with the bug; return what it says, "" if it passes."""
     headers = tmp_path / "csrc"
     for folder in ("common", "cuda"):
         shutil.copytree(CSRC / folder, headers / folder)
-    source = (headers / file).read_text()
-    assert source.count(old) == 1, f"{file} has changed: plant the bug anew"
-    (headers / file).write_text(source.replace(old, new))
-    result = run(
-        made("test_kernels", BUILD=str(tmp_path), CUDA_HEADERS=str(headers)), "2", "small", "few", "chunks"
+    source = (headers / bug.file).read_text()
+    assert source.count(bug.old) == 1, f"{bug.file} has changed: plant the bug anew"
+    (headers / bug.file).write_text(source.replace(bug.old, bug.new))
+    program = made(bug.program, bug.mode, BUILD=str(tmp_path), CUDA_HEADERS=str(headers))
+    result = run(program, *bug.arguments)
+    return (
+        "" if result.returncode == 0 else result.stdout + result.stderr + f"exit status {result.returncode}"
     )
-    return "" if result.returncode == 0 else result.stdout + result.stderr + "failed"
 
 
 @pytest.mark.parametrize("bug", PLANTED.values(), ids=PLANTED.keys())
 def test_a_planted_bug_is_found(made, tmp_path, bug):
-    assert report_of(made, tmp_path, *bug)
+    report = report_of(made, tmp_path, bug)
+    assert report
+    assert bug.says in report
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("bug", MORE_PLANTED.values(), ids=MORE_PLANTED.keys())
 def test_more_planted_bugs_are_found(made, tmp_path, bug):
-    assert report_of(made, tmp_path, *bug)
+    report = report_of(made, tmp_path, bug)
+    assert report
+    assert bug.says in report
 
 
 @pytest.mark.slow
