@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 from oracle import Array
@@ -20,7 +21,7 @@ class Problem(ABC):
         seed: of the data, of the minibatches and of the order in which the workers come.
     """
 
-    shapes: dict[str, tuple[int, ...]]
+    shapes: ClassVar[dict[str, tuple[int, ...]]]
 
     def __init__(self, workers: int, steps: int, seed: int) -> None:
         self.workers = workers
@@ -52,7 +53,7 @@ class Problem(ABC):
 class Quadratics(Problem):
     """½·c·(w - w_k)², another minimum w_k for each worker; a minibatch is noise on the gradient."""
 
-    shapes = {"wide": (40, 60), "bias": (40,), "deep": (30, 9, 5)}
+    shapes: ClassVar = {"wide": (40, 60), "bias": (40,), "deep": (30, 9, 5)}
 
     def first(self) -> list[Array]:
         self.curvature = [np.abs(t) + 0.1 for t in self.tensors()]
@@ -78,7 +79,7 @@ class Quadratics(Problem):
 class Network(Problem):
     """y = V·tanh(W·x + a) + b against another network's output, squared error, 16 examples in a minibatch."""
 
-    shapes = {"W": (48, 24), "a": (48,), "V": (25, 48), "b": (25,)}
+    shapes: ClassVar = {"W": (48, 24), "a": (48,), "V": (25, 48), "b": (25,)}
 
     def first(self) -> list[Array]:
         teacher = self._network(1.5)
