@@ -18,7 +18,7 @@ DEMO := MODE WORKERS DENSITY DENSITY_DOWN CODEC EPOCHS LR MOMENTUM BATCH_SIZE SE
 demo_flags = $(foreach name,$(DEMO),$(if $($(name)),--$(shell echo $(name) | tr A-Z_ a-z-) $($(name))))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test test-cpp test-long lint clean distclean
+.PHONY: help setup build demo bench test test-cpp test-long lint clean distclean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,6 +57,9 @@ build: dgs_ext/build_info.json ## compile what has changed
 demo: build ## train on digits across processes, for every method; MODE, WORKERS, ... choose
 	$(bin)/python example/demo.py $(demo_flags)
 
+bench: build ## the kernels against the memory floor and plain torch, about 10 minutes; BENCH="--smoke" etc.
+	$(bin)/python benchmarks/kernels.py $(BENCH)
+
 # $(call ctest,folder,options)
 define ctest
 	cmake -S . -B $(1) -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo $(2)
@@ -76,6 +79,25 @@ test-long: build test-cpp ## the same with sanitizers and the tests that take mi
 	@echo "== C++ tests under the address and undefined-behaviour sanitizers"
 	$(call ctest,build/ctest-sanitized,-DDGS_SANITIZE=ON)
 	$(bin)/pytest -m '' --timeout 1800 $(PYTEST)
+
+# Each under the address and undefined-behaviour sanitizers. FUZZ_CXX: a clang with libFuzzer (Debian: clang-19 libclang-rt-19-dev).
+FUZZ_CXX ?= $(firstword $(shell command -v clang++-19 clang++))
+FUZZ_FRAMES ?= 10000000
+FUZZ_SECONDS ?= 300
+
+fuzz: $(stamp)-installed ## 10^7 altered frames through the decoder, then libFuzzer where there is a clang
+	cmake -S . -B build/fuzz -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DDGS_SANITIZE=ON
+	cmake --build build/fuzz --target fuzz_mutations
+	build/fuzz/fuzz_mutations $(FUZZ_FRAMES)
+ifeq ($(FUZZ_CXX),)
+	@echo "== libFuzzer left out: no clang++ here; name one with FUZZ_CXX=..."
+else
+	cmake -S . -B build/libfuzzer -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DCMAKE_CXX_COMPILER=$(FUZZ_CXX) -DDGS_FUZZER=ON
+	cmake --build build/libfuzzer --target fuzz_decode
+	mkdir -p build/libfuzzer/corpus
+	build/libfuzzer/fuzz_decode -max_total_time=$(FUZZ_SECONDS) -timeout=5 -rss_limit_mb=1024 -max_len=4096 \
+	  -artifact_prefix=build/libfuzzer/ build/libfuzzer/corpus tests/wire/golden
+endif
 
 $(stamp)-lint: $(stamp)-installed
 	$(bin)/python -m pip install -e '.[lint]' --no-build-isolation

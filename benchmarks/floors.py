@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 from harness import Contestant
-from steps import Problem
+from operands import Problem
 from torch import Tensor
 
 HERE = Path(__file__).resolve().parent
@@ -104,7 +104,7 @@ def _torchs(kind: str, p: Problem) -> Callable[[], object]:
     """torch's element-wise kernels over as many bytes: whole flat vectors, the best case for them."""
     flat = (operand[0] for operand in (p.velocity, p.velocity_next, p.residual, p.residual_next))
     v, v_next, r, r_next = flat
-    indices, values = p.out.compact() if kind in ("pull", "scatter", "scatter2") else (None, p.out.values)
+    indices, values = p.out.compact()
 
     def dgc() -> None:
         v_next.addcmul_(v, r)  # 16 bytes a parameter

@@ -25,14 +25,15 @@ import plain_torch
 import report
 import torch
 from harness import Contestant, in_turn
-from steps import STEPS, Problem, problem
+from operands import Problem
+from steps import STEPS, under_way
 from tqdm import tqdm
 from verify import verify
 
 from dgs_ext import ops
 
-WHOLE_BELOW = 12_000_000  # parameters up to which a model is verified whole, once for each step
-PART = 1_000_000  # elements verified otherwise
+# Elements that a step is verified on: at a model's first density, and at the others. The twins sort.
+FIRST, PART = 40_000_000, 1_000_000
 
 
 @dataclass(frozen=True)
@@ -55,23 +56,11 @@ class Row:
     runs: int
 
 
-def cells(args: argparse.Namespace) -> list[tuple[int, float, str]]:
-    """Threads, density and step of every row of a model; a step without density has one row."""
-    return [
-        (threads, density, step)
-        for threads in args.threads
-        for density in args.density
-        for step in args.steps
-        if STEPS[step].sparse or density == args.density[0]
-    ]
-
-
-def measure(args: argparse.Namespace, model: str, p: Problem, cell: tuple[int, float, str], part: int) -> Row:
-    """Verifies and times one step."""
-    threads, density, name = cell
+def measure(
+    p: Problem, name: str, args: argparse.Namespace
+) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """Times a step and its floors, and plain torch: milliseconds by contestant."""
     step = STEPS[name]
-    torch.set_num_threads(threads)
-    verified = verify(name, step, p, part)
     before, run = step.before, step.run
     if step.given is not None:
         step.given(p, ops)
@@ -80,32 +69,56 @@ def measure(args: argparse.Namespace, model: str, p: Problem, cell: tuple[int, f
     plain = list(plain_torch.contestants(name, p)) if args.baselines else []
     mine = Contestant(name, lambda: run(p, ops), None if before is None else lambda: before(p))
     times = in_turn([mine, *floor, *plain], p.device, args.repeats, args.limit)
+    return times, {c.name: times[c.name] for c in floor}
+
+
+def row(
+    model: str,
+    p: Problem,
+    name: str,
+    density: float,
+    verified: int,
+    times: dict[str, list[float]],
+    floor: dict[str, list[float]],
+) -> Row:
+    """The ratios of what was measured."""
     medians = {who: statistics.median(samples) for who, samples in times.items()}
-    ms, fastest = medians.pop(name), min(medians[c.name] for c in floor)
+    ms, floor_ms = medians.pop(name), min(medians[who] for who in floor)
+    plain = [medians[who] for who in medians if who not in floor]
     return Row(
-        model, p.numel, threads, name, density if step.sparse else None, ms,
-        step.bytes(p) / ms / 1e6, fastest, ms / fastest,
-        min((medians[c.name] for c in plain), default=float("nan")) / ms if plain else None,
-        medians, {who: min(samples) for who, samples in times.items()}, verified, len(times[name]),
-    )  # fmt: skip
+        model=model,
+        numel=p.numel,
+        threads=torch.get_num_threads(),
+        step=name,
+        density=density if STEPS[name].sparse else None,
+        ms=ms,
+        gb_per_s=STEPS[name].bytes(p) / ms / 1e6,
+        floor_ms=floor_ms,
+        times_floor=ms / floor_ms,
+        faster=min(plain) / ms if plain else None,
+        others=medians,
+        least={who: min(samples) for who, samples in times.items()},
+        verified=verified,
+        runs=len(times[name]),
+    )
 
 
 def rows(args: argparse.Namespace, device: torch.device) -> Iterator[Row]:
-    """All rows, model by model, with a bar."""
-    todo = cells(args)
-    with tqdm(total=len(todo) * len(args.model), unit="row", disable=None) as bar:
+    """All rows, model by model, with a bar; a step that no density changes has one for each number of threads."""
+    todo = [(d, s) for d in args.density for s in args.steps if STEPS[s].sparse or d == args.density[0]]
+    with tqdm(total=len(todo) * len(args.model) * len(args.threads), unit="row", disable=None) as bar:
         for model in args.model:
             layout = models.layout(model)
-            p, whole = problem(layout, device), set[str]()
-            for density in args.density:
-                at = p.at(layout.counts(density))
-                for cell in todo:
-                    if cell[1] != density:
-                        continue
-                    bar.set_postfix_str(f"{model} {density:g} {cell[2]} × {cell[0]}")
-                    full = cell[2] not in whole and layout.numel <= WHOLE_BELOW
-                    whole.add(cell[2])
-                    yield measure(args, model, at, cell, layout.numel if full else PART)
+            p = under_way(layout, device)
+            for density, name in todo:
+                if not torch.equal(p.counts, layout.counts(density)):
+                    p = p.at(layout.counts(density))
+                bar.set_postfix_str(f"{model}, {density:g}, {name}")
+                torch.set_num_threads(max(args.threads))
+                verified = verify(name, STEPS[name], p, FIRST if density == args.density[0] else PART)
+                for threads in args.threads:
+                    torch.set_num_threads(threads)
+                    yield row(model, p, name, density, verified, *measure(p, name, args))
                     bar.update()
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from harness import Contestant
-from steps import LR, MOMENTUM, WEIGHT_DECAY, Problem
+from operands import LR, MOMENTUM, WEIGHT_DECAY, Problem
 from torch import Tensor
 
 Pick = Callable[[Tensor, int], Tensor]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from harness import table
+from kernels_plot import draw
 
 if TYPE_CHECKING:
     from kernels import Row
@@ -71,8 +72,9 @@ def show(began: dict[str, Any], rows: Sequence[Row]) -> None:
 
 
 def save(folder: Path, began: dict[str, Any], rows: list[dict[str, Any]]) -> None:
-    """Writes kernels.json into `folder`."""
+    """Writes kernels.json and kernels.png into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     whole = {"machine": began | {"load at the end": os.getloadavg()[0]}, "rows": rows}
     (folder / "kernels.json").write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
-    print(f"\n{folder / 'kernels.json'}")
+    drawn = draw(rows, began, folder / "kernels.png")
+    print(f"\n{folder / 'kernels.json'}" + f", {folder / 'kernels.png'}" * drawn)

@@ -1,95 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is timed: the operands of a model, and the ops and whole steps of the methods over them."""
+"""What is timed: the ops, and the whole steps of the methods."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from harness import heavy_tailed
-from torch import Tensor
+from operands import Problem
 
 from dgs.layout import Layout
 from dgs_ext import ops
-from dgs_ext.ops import Selection
 from dgs_ext.wire import Codec
-
-LR, WEIGHT_DECAY, MOMENTUM = 0.1, 1e-4, 0.9
 
 
 class Library(Protocol):
     """dgs_ext.ops, or the twins under the same signatures (verify.py)."""
 
     def __getattr__(self, name: str) -> Callable[..., None]: ...
-
-
-@dataclass(frozen=True, eq=False)
-class Problem:
-    """A model's operands. Gradients and weights are tensors of their own, as a model's are; the rest is flat.
-
-    The server's pull takes `velocity` for θ and `residual` for the mirror.
-    """
-
-    grads: list[Tensor]
-    weights: list[Tensor]
-    velocity: list[Tensor]
-    velocity_next: list[Tensor]
-    residual: list[Tensor]
-    residual_next: list[Tensor]
-    offsets: Tensor
-    counts: Tensor
-    lr: Tensor
-    weight_decay: Tensor
-    momentum: Tensor
-    out: Selection
-    status: Tensor  # int64 [S], of the dense step
-
-    @property
-    def device(self) -> torch.device:
-        return self.velocity[0].device
-
-    @property
-    def numel(self) -> int:
-        return int(self.offsets[-1])
-
-    def at(self, counts: Tensor) -> Problem:
-        """The same operands with other counts."""
-        return replace(self, counts=counts, out=Selection.allocate(counts, self.device))
-
-    def segments(self, flat: list[Tensor]) -> list[Tensor]:
-        """The flat segments of an operand, as views."""
-        if len(flat) == len(self.counts):
-            return [t.view(-1) for t in flat]
-        return list(flat[0].split(self.offsets.diff().tolist()))
-
-    def part(self, chosen: Sequence[int]) -> Problem:
-        """A model of some of the segments; what is read is shared, what is written is copied."""
-
-        def some(operand: list[Tensor], copy: bool = True) -> list[Tensor]:
-            views = self.segments(operand)
-            return [views[s].clone() if copy else views[s] for s in chosen]
-
-        sizes = self.offsets.diff()[list(chosen)]
-        counts = self.counts[list(chosen)]
-        lr, decay, momentum = (x[list(chosen)] for x in (self.lr, self.weight_decay, self.momentum))
-        return Problem(
-            some(self.grads, False), some(self.weights, False), some(self.velocity, False),
-            some(self.velocity_next), some(self.residual), some(self.residual_next),
-            torch.cat([torch.zeros(1, dtype=torch.int64), sizes.cumsum(0)]), counts, lr, decay, momentum,
-            Selection.allocate(counts, self.device), torch.zeros_like(self.status[: len(chosen)]),
-        )  # fmt: skip
-
-    def written(self) -> dict[str, list[Tensor]]:
-        """What the steps may write."""
-        return {
-            "velocity_next": self.velocity_next,
-            "residual": self.residual,
-            "residual_next": self.residual_next,
-            "nnz": [self.out.nnz, self.status],
-            "indices and values": list(self.out.compact()),
-        }
 
 
 def select(p: Problem, lib: Library) -> None:
@@ -228,24 +158,18 @@ STEPS = {
 }
 
 
-def problem(layout: Layout, device: torch.device, warm_density: float = 0.01) -> Problem:
+def under_way(layout: Layout, device: torch.device) -> Problem:
     """Operands as training leaves them: heavy-tailed gradients, and a state that three steps have been taken from."""
-    segments = len(layout.segments)
     grads, weights = (
         [heavy_tailed(s.numel, seed + i, device).view(s.shape) for i, s in enumerate(layout.segments)]
         for seed in (1000, 2000)
     )
-    velocity, residual = ([heavy_tailed(layout.numel, seed, device)] for seed in (1, 2))
-    lr, decay, momentum = (torch.full((segments,), x) for x in (LR, WEIGHT_DECAY, MOMENTUM))
-    counts = layout.counts(warm_density)
-    p = Problem(
-        grads, weights, velocity, [torch.zeros_like(velocity[0])], residual, [torch.zeros_like(residual[0])],
-        layout.offsets, counts, lr, decay, momentum, Selection.allocate(counts, device),
-        torch.zeros(segments, dtype=torch.int64, device=device),
-    )  # fmt: skip
+    p = Problem.of(layout, grads, weights)
+    for state, seed in ((p.velocity, 1), (p.residual, 2)):
+        state[0].copy_(heavy_tailed(layout.numel, seed, device))
     for _ in range(3):
         dgc(p, ops)
-        residual[0].copy_(p.residual_next[0])
+        p.residual[0].copy_(p.residual_next[0])
         dgs(p, ops)
-        velocity[0].copy_(p.velocity_next[0])
+        p.velocity[0].copy_(p.velocity_next[0])
     return p

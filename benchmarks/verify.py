@@ -7,7 +7,8 @@ import inspect
 from collections.abc import Callable
 
 import torch
-from steps import Problem, Step
+from operands import Problem
+from steps import Step
 
 from dgs_ext import ops, reference
 from dgs_ext.ops import Selection
@@ -34,7 +35,7 @@ class Twins:
 
 
 def chosen(p: Problem, most: int) -> list[int]:
-    """Segments of together at most `most` elements, the largest first; at least one."""
+    """Segments of together at most `most` elements, the largest first; the smallest if none is so small."""
     sizes = p.offsets.diff().tolist()
     order = sorted(range(len(sizes)), key=lambda s: -sizes[s])
     taken: list[int] = []

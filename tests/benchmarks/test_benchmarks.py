@@ -33,6 +33,7 @@ def test_a_benchmark_runs(repository: Path, name: str, arguments: list[str], exp
 def test_kernels_have_floors_baselines_and_a_record(repository: Path, tmp_path: Path) -> None:
     printed = run(repository, "kernels", "--smoke", "--out", str(tmp_path))
     assert "not compiled" not in printed
+    assert (tmp_path / "kernels.png").read_bytes().startswith(b"\x89PNG")
     record = json.loads((tmp_path / "kernels.json").read_text())
     assert record["machine"]["cores"] > 0
     rows = {row["step"]: row for row in record["rows"]}
@@ -43,4 +44,12 @@ def test_kernels_have_floors_baselines_and_a_record(repository: Path, tmp_path: 
         assert row["times_floor"] == pytest.approx(row["ms"] / row["floor_ms"])
         assert row["floor_ms"] == min(ms for who, ms in row["others"].items() if who.startswith("floor"))
     dgs = rows["dgs"]
-    assert dgs["faster"] == pytest.approx(min(dgs["others"][name] for name in ("topk", "kthvalue")) / dgs["ms"])
+    assert dgs["faster"] == pytest.approx(
+        min(dgs["others"][name] for name in ("topk", "kthvalue")) / dgs["ms"]
+    )
+
+
+def test_what_is_read_twice_is_counted_and_judged(repository: Path) -> None:
+    printed = run(repository, "recorded", "--smoke", "--methods", "dgs")
+    assert "small ResNet on CIFAR-10" in printed
+    assert "transformer on a text" in printed
