@@ -155,5 +155,21 @@ def test_a_flush_sends_all_that_is_held(mode: str, codec: int) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
+def test_a_tensor_without_gradient_is_left_out_of_the_step(mode: str) -> None:
+    made = method(mode)
+    made.accumulate(random(0), WEIGHTS, hyper())
+    before = {name: flat.clone() for name, flat in made.buffers().items()}
+    some = random(1)
+    some[0] = torch.empty(0)
+    q = exchanged(made, some)
+    if mode == "asgd":
+        assert torch.equal(q[:1200], before["accumulated"][:1200])
+        return
+    assert not q[:1200].any() and q[1200:].any()
+    for name, flat in made.buffers().items():
+        assert torch.equal(flat[:1200], before[name][:1200])
+
+
+@pytest.mark.parametrize("mode", MODES)
 def test_a_flush_of_nothing_is_none(mode: str) -> None:
     assert method(mode).flush(hyper()) is None

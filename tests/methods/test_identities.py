@@ -65,6 +65,44 @@ def test_everything_sent_by_one_worker_is_sgd_on_one_node(case: str, compress_al
     torch.testing.assert_close(weights, theta, rtol=1e-6, atol=1e-6)
 
 
+def alone(mode: str, rates: list[float], **hyper: Any) -> Tensor:
+    """θ after one worker has sent everything, at another learning rate each step."""
+    model = Vectors(random(100))
+    with Fleet(Vectors(random(0)), mode=mode, density=1.0) as fleet:
+        worker = fleet.join(model, **hyper)
+        for step, lr in enumerate(rates):
+            worker.param_groups[0]["lr"] = lr
+            set_grads(model, random(1 + step))
+            worker.step()
+        return fleet.state.theta
+
+
+def on_one_node(rates: list[float], *, inside: bool, **hyper: Any) -> Tensor:
+    """torch.optim.SGD; `inside`: the learning rate multiplies the gradient, and the momentum takes it along."""
+    model = Vectors(random(0))
+    optimizer = torch.optim.SGD(model.parameters(), **hyper)
+    for step, lr in enumerate(rates):
+        scale = lr if inside else 1.0
+        optimizer.param_groups[0]["lr"] = 1.0 if inside else lr
+        set_grads(model, {name: scale * g for name, g in random(1 + step).items()})
+        optimizer.step()
+    return torch.cat([p.detach().reshape(-1) for p in model.parameters()])
+
+
+RATES = [0.1, 0.05, 0.2, 0.0, 0.1, 0.01, 0.3, 0.02]
+
+
+def test_at_a_rate_that_changes_dgs_is_momentum_with_the_rate_inside_and_dgc_is_torchs() -> None:
+    """The papers' u <- m·u + lr·g against torch's u <- m·u + g; w <- w - lr·u: the same at a constant rate only."""
+    inside, outside = (on_one_node(RATES, inside=i, momentum=0.7) for i in (True, False))
+    torch.testing.assert_close(alone("dgs", RATES, momentum=0.7), inside, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(alone("dgc", RATES, momentum=0.7), outside, rtol=1e-5, atol=1e-6)
+    assert float((inside - outside).abs().max()) > 0.1
+    for mode in ("gd", "asgd"):
+        plain = on_one_node(RATES, inside=False)
+        torch.testing.assert_close(alone(mode, RATES), plain, rtol=1e-5, atol=1e-6)
+
+
 def test_segments_sent_whole_keep_their_momentum_in_dgc() -> None:
     state = run("dgc", density=0.01, momentum=0.5)[2]
     matrix, bias = state["velocity"][:1500], state["velocity"][1500:1550]

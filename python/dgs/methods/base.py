@@ -86,7 +86,7 @@ class Method(Strategy):
     def step(self, grads: Sequence[Tensor], weights: Sequence[Tensor], hyper: Hyper) -> Selection | Tensor:
         """Accumulates `grads` and returns what to push, unquantised: a Selection, or a dense tensor [N].
 
-        Both are scratch, valid until the next `step`. An empty gradient stands for none.
+        Both are scratch, valid until the next `step`. An empty gradient stands for none: its segment is left out.
         """
 
     @abstractmethod

@@ -56,6 +56,12 @@ class SparseMethod(Method):
         """Takes what was sent out of the present state."""
 
     def step(self, grads: Sequence[Tensor], weights: Sequence[Tensor], hyper: Hyper) -> Selection:
+        absent = torch.tensor([g.numel() == 0 for g in grads])
+        if bool(absent.any()):  # left out of the step, as torch.optim.SGD does: what is held for them waits
+            hyper = replace(hyper, counts=hyper.counts.masked_fill(absent, 0))
+        return self._select(grads, weights, hyper)
+
+    def _select(self, grads: Sequence[Tensor], weights: Sequence[Tensor], hyper: Hyper) -> Selection:
         self._last = selection = self._room.of(hyper.counts)
         self.compute(grads, weights, hyper, selection)
         return selection
@@ -73,7 +79,7 @@ class SparseMethod(Method):
         of_no_use = torch.empty(
             self.layout.numel, device=self.device
         )  # only a gradient is decayed by weights
-        selection = self.step([no_gradient] * len(self.layout.segments), [of_no_use], everything)
+        selection = self._select([no_gradient] * len(self.layout.segments), [of_no_use], everything)
         return None if selection.failed() is None and selection.total() == 0 else selection
 
     def failed(self) -> int | None:
