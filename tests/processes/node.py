@@ -12,6 +12,7 @@ import logging
 import os
 import sys
 import time
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -76,6 +77,14 @@ def work(options: dict[str, Any]) -> None:
     net = build(options.get("seed", 5), options.get("hidden", 64))
     optimizer = dgs.GradientSGD(net.parameters(), 0.05, net, momentum=0.7, **options["settings"])
     say("joined", rank=optimizer.rank, version=optimizer.version, digest=digest(net))
+    with optimizer if options.get("with") else nullcontext():
+        train(net, optimizer, options)
+    if options.get("close", True):
+        optimizer.close()
+    say("done", version=optimizer.version, staleness=optimizer.traffic.staleness)
+
+
+def train(net: nn.Module, optimizer: dgs.GradientSGD, options: dict[str, Any]) -> None:
     x, y = data()
     generator = torch.Generator().manual_seed(optimizer.rank)
     net.train()
@@ -83,15 +92,22 @@ def work(options: dict[str, Any]) -> None:
         batch = torch.randint(0, len(x), (32,), generator=generator)
         optimizer.zero_grad()
         nn.functional.cross_entropy(net(x[batch]), y[batch]).backward()
+        if options.get("busy_at") == step:
+            compute_for(options["busy"])
         optimizer.step()
         if step % 10 == 0:
             say("step", step=step, version=optimizer.version)
         time.sleep(options.get("pause", 0.0))
         if options.get("raise_at") == step:
             raise RuntimeError("as the test asked")
-    if options.get("close", True):
-        optimizer.close()
-    say("done", version=optimizer.version, staleness=optimizer.traffic.staleness)
+
+
+def compute_for(seconds: float) -> None:
+    """A step that takes its time: layer after layer."""
+    say("busy")
+    layer, deadline = torch.eye(256), time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        layer = layer @ layer
 
 
 def main(options: dict[str, Any]) -> None:
