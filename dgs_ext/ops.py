@@ -54,6 +54,12 @@ def _written(*operands: Sequence[Tensor]) -> None:
         torch.autograd.graph.increment_version([t for operand in operands for t in operand])
 
 
+def _selected(out: Selection, *operands: Sequence[Tensor]) -> None:
+    """The same of a selection and what else its op has written; its counts set out for the host."""
+    _written((out.indices, out.values, out.nnz), *operands)
+    out.written()
+
+
 def select(
     x: Sequence[Tensor], offsets: Tensor, counts: Tensor, out: Selection, *, sampled: bool = False
 ) -> None:
@@ -62,7 +68,7 @@ def select(
     x: float32, N elements; out: room for counts[s] entries of segment s, or any room when sampled
     """
     _ops.select(x, offsets, counts, out.starts, sampled, out.indices, out.values, out.nnz)
-    _written((out.indices, out.values, out.nnz))
+    _selected(out)
 
 
 def select_difference(
@@ -79,7 +85,7 @@ def select_difference(
     x, y: float32, N elements; out: room for counts[s] entries of segment s, or any room when sampled
     """
     _ops.select_difference(x, y, offsets, counts, out.starts, sampled, out.indices, out.values, out.nnz)
-    _written((out.indices, out.values, out.nnz))
+    _selected(out)
 
 
 def step_velocity(
@@ -105,7 +111,7 @@ def step_velocity(
         grads, weights, velocity, velocity_out, lr, weight_decay, offsets, counts,
         out.starts, sampled, out.indices, out.values, out.nnz,
     )  # fmt: skip
-    _written(velocity_out, (out.indices, out.values, out.nnz))
+    _selected(out, velocity_out)
 
 
 def step_dgc(
@@ -137,7 +143,7 @@ def step_dgc(
         grads, weights, velocity, residual, velocity_out, residual_out, lr, weight_decay, momentum,
         grad_scale, nesterov, offsets, counts, out.starts, sampled, out.indices, out.values, out.nnz,
     )  # fmt: skip
-    _written(velocity_out, residual_out, (out.indices, out.values, out.nnz))
+    _selected(out, velocity_out, residual_out)
 
 
 def step_dense(

@@ -47,6 +47,52 @@ def test_nothing_waits_for_the_device(cuda, layout):
         torch.cuda.set_sync_debug_mode("default")
 
 
+def test_the_counts_arrive_behind_the_op_and_not_behind_what_follows(cuda, layout):
+    """The host learns them while a long kernel, launched after the op, is still at work."""
+    x, out, after = torch.randn(150_000, device=cuda), slots(layout, cuda), torch.cuda.Event()
+    ops.select([x], *layout, out)
+    torch.cuda._sleep(2_000_000_000)
+    after.record()
+    assert out.total() == 1500
+    assert out.failed() is None
+    assert not after.query()
+    out.nnz.fill_(-1)
+    assert out.failed() == 0
+
+
+def unaligned(n, cuda, past):
+    return torch.randn(n + past, device=cuda)[past:]
+
+
+@pytest.mark.parametrize("past", [(0, 0, 0), (1, 1, 1), (0, 1, 2), (3, 3, 0)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_arrays_at_any_alignment(cuda, past, dtype):
+    n = 50_001
+    offsets, counts, rates = torch.tensor([0, 20_003, n]), torch.tensor([200, 400]), torch.tensor([0.1, 0.2])
+    (v, w, v_out), grad = (unaligned(n, cuda, p) for p in past), unaligned(n, cuda, past[2]).to(dtype)
+    want_out, out, want = torch.empty_like(v_out), *(Selection.allocate(counts, cuda) for _ in range(2))
+    ops.step_velocity([grad], [w], [v], [v_out], rates, rates, offsets, counts, out)
+    reference.step_velocity(
+        [grad], [w], [v], [want_out], rates, rates, offsets, counts,
+        want.starts, False, want.indices, want.values, want.nnz,
+    )  # fmt: skip
+    assert torch.equal(v_out, want_out)
+    assert torch.equal(out.indices, want.indices)
+    assert torch.equal(out.values, want.values)
+
+
+def test_segments_that_candidates_cannot_settle(cuda):
+    """Ties that pass the candidates' bound, and more wanted than candidates are worth, beside an easy segment."""
+    n = 100_000
+    offsets, counts = torch.tensor([0, n, 2 * n, 3 * n]), torch.tensor([1000, 60_000, 1000])
+    x = torch.cat([torch.full((n,), -0.5, device=cuda), torch.randn(2 * n, device=cuda)])
+    out, want = (Selection.allocate(counts, cuda) for _ in range(2))
+    ops.select([x], offsets, counts, out)
+    reference.select([x], offsets, counts, want.starts, False, want.indices, want.values, want.nnz)
+    assert torch.equal(out.indices, want.indices)
+    assert torch.equal(out.values, want.values)
+
+
 def test_the_current_stream_is_used(cuda, layout):
     """On a side stream, behind a long kernel of that stream, the op sees what was written there before it."""
     side, x = torch.cuda.Stream(cuda), torch.zeros(150_000, device=cuda)
