@@ -74,9 +74,15 @@ def heavy_tailed(numel: int, seed: int, device: torch.device | str = "cpu") -> T
     return values.to(device)
 
 
+def _text(cell: object) -> str:
+    if not isinstance(cell, float):
+        return str(cell)
+    return f"{cell:,.0f}" if abs(cell) >= 100 else f"{cell:.3g}"
+
+
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """An aligned text table."""
-    text = [[f"{c:.3g}" if isinstance(c, float) else str(c) for c in row] for row in [columns, *rows]]
+    text = [[_text(c) for c in row] for row in [columns, *rows]]
     widths = [max(len(row[i]) for row in text) for i in range(len(columns))]
     lines = [
         "  ".join(

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from kernels import Row
 
 COLUMNS = ("step", "density", "ms", "GB/s", "floor ms", "x floor", "topk ms", "kthvalue ms", "faster")
+LIMITS = {"dgs": (1.2, 40), "gd": (1.3, None), "dgc": (1.3, None), "pull": (1.3, None)}  # × floor, × faster
 
 
 def _cpu_model() -> str:
@@ -60,15 +61,32 @@ def _cells(row: Row) -> tuple[object, ...]:
 
 
 def show(began: dict[str, Any], rows: Sequence[Row]) -> None:
-    """Prints a table for each model and number of threads."""
+    """Prints a table for each model and number of threads, and what is asked of the kernels."""
     caches = ", ".join(f"{level} {size}" for level, size in began["caches"].items())
+    on = "" if began["device"] == "cpu" else f"{began['device']}; "
     print(
-        f"{began['cpu']}, {began['cores']} cores, {caches}, torch {began['torch']}, load {began['load']:.2f}"
+        f"{on}{began['cpu']}, {began['cores']} cores, {caches}, torch {began['torch']}, load {began['load']:.2f}"
     )
-    ordered = sorted(rows, key=lambda row: (row.numel, row.threads))
+    order = list(dict.fromkeys(row.step for row in rows))
+    ordered = sorted(rows, key=lambda r: (r.numel, r.threads, order.index(r.step), -(r.density or 0)))
     for (model, numel, threads), group in groupby(ordered, lambda row: (row.model, row.numel, row.threads)):
-        title = f"\n{model}: {numel:,} parameters, {threads} thread{'s' * (threads > 1)}"
-        print(table(title, COLUMNS, [_cells(row) for row in group]))
+        how = f"{threads} thread{'s' * (threads > 1)}" if began["device"] == "cpu" else began["device"]
+        print(table(f"\n{model}: {numel:,} parameters, {how}", COLUMNS, [_cells(row) for row in group]))
+    asked = [row for row in rows if row.model == "resnet18" and row.density == 0.01 and row.step in LIMITS]
+    if asked:
+        print("\nAsked of ResNet-18 at 1 %:")
+    for row in sorted(asked, key=lambda r: (order.index(r.step), r.threads)):
+        print(_asked(row))
+
+
+def _asked(row: Row) -> str:
+    limit, faster = LIMITS[row.step]
+    met = row.times_floor <= limit
+    text = f"  {row.step}, {row.threads} thread{'s' * (row.threads > 1)}: {row.times_floor:.2f} × the floor (<= {limit})"
+    if faster is not None and row.faster is not None:
+        met &= row.faster >= faster
+        text += f", {row.faster:.0f} × faster than plain torch (>= {faster})"
+    return f"{text}: {'met' if met else 'NOT met'}"
 
 
 def save(folder: Path, began: dict[str, Any], rows: list[dict[str, Any]]) -> None:
