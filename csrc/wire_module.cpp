@@ -6,6 +6,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -73,11 +74,12 @@ py::tuple fields_of(const Header& header) {
                         header.payload_length, header.meta_length);
 }
 
-// One for the process, never destroyed: at exit its threads wait for work, and a forked child has none of
-// them.
-ThreadPool& shared_threads() {
+// The caller's choice, but for messages that are not worth waking a thread. One pool for the process, never
+// destroyed: at exit its threads wait for work, and a forked child has none of them.
+Threads threads_for(std::size_t entries, std::size_t threads) {
   static ThreadPool& pool = *new ThreadPool;
-  return pool;
+  constexpr std::size_t kWorthAThread = 1 << 15;
+  return {&pool, std::min(threads, 1 + entries / kWorthAThread)};
 }
 
 std::size_t py_encode_sparse(const py::array& out, const Chosen& chosen, const py::bytes& meta,
@@ -93,7 +95,7 @@ std::size_t py_encode_sparse(const py::array& out, const Chosen& chosen, const p
   Status status;
   {
     const py::gil_scoped_release released;
-    Threads pool(&shared_threads(), threads);
+    Threads pool = threads_for(entries.indices.size(), threads);
     status = encode_sparse(header_of(chosen), text, entries, numel, &scratch, to, &length, &pool);
   }
   raise_if(status);
@@ -109,7 +111,7 @@ std::size_t py_encode_dense(const py::array& out, const Chosen& chosen, const py
   Status status;
   {
     const py::gil_scoped_release released;
-    Threads pool(&shared_threads(), threads);
+    Threads pool = threads_for(from.size(), threads);
     status = encode_dense(header_of(chosen), text, from, to, &length, &pool);
   }
   raise_if(status);
@@ -150,7 +152,7 @@ py::tuple py_decode(const py::array& frame, std::uint64_t numel, std::optional<s
   Status status;
   {
     const py::gil_scoped_release released;
-    Threads pool(&shared_threads(), threads);
+    Threads pool = threads_for(from.size() / sizeof(float), threads);
     status = decode(from, numel, fingerprint, to_indices, to_values, &decoded, &pool);
   }
   raise_if(status);

@@ -2,10 +2,11 @@
 """Frames: what one side sends to the other, packed and unpacked on CPU tensors in place.
 
 The format is docs/wire_format.md. Nothing is rounded here: values are float32 numbers that the codec holds
-exactly. Bytes are worked on without the GIL, by torch.get_num_threads() threads where the message is large and
-no other message has them (they are the packer's own: torch's serve one caller at a time and cannot be reached
-without linking torch); the bytes do not depend on their number. Encoders write into the caller's buffer; the decoder writes into
-the caller's scratch buffers, which are garbage after a FrameError: apply nothing before decode has returned.
+exactly. Encoders write into the caller's buffer; the decoder writes into the caller's scratch buffers, which are
+garbage after a FrameError: apply nothing before decode has returned.
+
+Bytes are worked on without the GIL, by up to torch.get_num_threads() threads where the message is large and no
+other message has them. They are the packer's own, which is built without torch; the bytes do not depend on them.
 
 Arguments of a wrong dtype, device, layout, size or range are a TypeError or ValueError everywhere; what is
 wrong with a frame, or cannot be put into one, is a FrameError.

@@ -24,7 +24,8 @@ inline bool float_to_half(std::uint32_t bits, std::uint16_t* half) {
   if (is_zero(bits)) return true;
   if (exponent > 15 || exponent < -24) return false;
   if (exponent >= -14) {
-    *half = static_cast<std::uint16_t>(sign | (exponent + 15) << 10 | mantissa >> 13);
+    const auto biased = static_cast<std::uint32_t>(exponent + 15);
+    *half = static_cast<std::uint16_t>(sign | biased << 10 | mantissa >> 13);
     return (mantissa & 0x1fffu) == 0;
   }
   const std::uint32_t significand = mantissa | 0x00800000u;
@@ -40,8 +41,8 @@ inline std::uint32_t half_to_float(std::uint16_t half) {
   if (exponent == 0x1f) return sign | kFloatExponent | mantissa << 13;
   if (exponent != 0) return sign | (exponent + 112) << 23 | mantissa << 13;
   if (mantissa == 0) return sign;
-  const int top = std::bit_width(mantissa) - 1;  // a subnormal is mantissa * 2^-24
-  return sign | static_cast<std::uint32_t>(top + 103) << 23 | (mantissa << (23 - top) & 0x007fffffu);
+  const auto top = static_cast<unsigned>(std::bit_width(mantissa)) - 1;  // a subnormal is mantissa * 2^-24
+  return sign | (top + 103) << 23 | (mantissa << (23 - top) & 0x007fffffu);
 }
 
 // False if `bits` is not a bfloat16.

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+// Deterministic mutations of frames that the packer wrote:  mutations [count] [seed]
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <random>
+#include <set>
+#include <vector>
+
+#include "receiver.h"
+#include "wire/frame.h"
+
+namespace {
+
+using namespace dgs::wire;
+using Frame = std::vector<std::uint8_t>;
+using Random = std::mt19937_64;
+
+constexpr std::uint64_t kNumel = 70'000;
+constexpr Codec kCodecs[] = {Codec::kFloat32, Codec::kFloat16, Codec::kBfloat16};
+
+Header header_of(Codec codec) {
+  Header header;
+  header.kind = 1;
+  header.codec = codec;
+  return header;
+}
+
+std::vector<std::int64_t> chosen(Random* random, std::size_t count, std::int64_t begin, std::int64_t end) {
+  std::set<std::int64_t> indices;
+  while (indices.size() < count) {
+    indices.insert(begin + static_cast<std::int64_t>((*random)() % static_cast<std::uint64_t>(end - begin)));
+  }
+  return {indices.begin(), indices.end()};
+}
+
+// A run and random entries, with values that every codec holds.
+Frame sparse(Codec codec, std::size_t count, Random* random) {
+  std::vector<std::int64_t> indices = chosen(random, count, 0, 60'000);
+  const std::int64_t starts[] = {0, static_cast<std::int64_t>(count), static_cast<std::int64_t>(count) + 300};
+  const std::int64_t nnz[] = {starts[1], 300};
+  for (std::int64_t i = 0; i < 300; ++i) indices.push_back(60'000 + i);
+  std::vector<float> values;
+  for (std::size_t i = 0; i < indices.size(); ++i) values.push_back(i % 3 == 0 ? -0.5f : 0.5f);
+  Frame frame(frame_capacity(indices.size(), codec, kNumel, 2, 2));
+  Scratch scratch;
+  Alone alone;
+  std::size_t length = 0;
+  const std::uint8_t meta[] = {'{', '}'};
+  const Status status = encode_sparse(header_of(codec), meta, {indices, values, starts, nnz}, kNumel,
+                                      &scratch, frame, &length, &alone);
+  if (!status.ok()) std::abort();
+  frame.resize(length);
+  return frame;
+}
+
+Frame dense(Codec codec) {
+  const std::vector<float> values(1000, 0.25f);
+  Frame frame(frame_capacity(values.size(), codec, values.size(), 1, 0));
+  Alone alone;
+  std::size_t length = 0;
+  if (!encode_dense(header_of(codec), {}, values, frame, &length, &alone).ok()) std::abort();
+  frame.resize(length);
+  return frame;
+}
+
+std::vector<Frame> seeds(Random* random) {
+  std::vector<Frame> frames;
+  for (const Codec codec : kCodecs) {
+    for (const std::size_t count : {1, 3, 100, 600}) frames.push_back(sparse(codec, count, random));
+    frames.push_back(dense(codec));
+  }
+  return frames;
+}
+
+// Mostly near the front, where header and directory are; and mostly bytes that mean something in a varint.
+void damage(Frame* frame, Random* random) {
+  Random& draw = *random;
+  const std::size_t from = std::min<std::size_t>(draw() % 4 == 0 ? 5 : kHeaderBytes, frame->size() - 1);
+  const std::size_t reach =
+      draw() % 2 == 0 ? std::min<std::size_t>(40, frame->size() - from) : frame->size() - from;
+  const std::size_t at = from + draw() % reach;
+  constexpr std::uint8_t kOdd[] = {0, 1, 2, 0x7f, 0x80, 0x81, 0xfe, 0xff};
+  const auto place = frame->begin() + static_cast<std::ptrdiff_t>(at);
+  switch (draw() % 6) {
+    case 0:
+      *place = static_cast<std::uint8_t>(draw());
+      break;
+    case 1:
+      *place = kOdd[draw() % std::size(kOdd)];
+      break;
+    case 2:
+      *place ^= static_cast<std::uint8_t>(1u << draw() % 8);
+      break;
+    case 3:
+      frame->insert(place, kOdd[draw() % std::size(kOdd)]);
+      break;
+    case 4:
+      if (frame->size() > 1) frame->erase(place);
+      break;
+    default:
+      *place = static_cast<std::uint8_t>(*place + (draw() % 2 == 0 ? 1 : 255));
+  }
+  if (draw() % 16 == 0) frame->resize(1 + draw() % frame->size());
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const std::uint64_t count = argc > 1 ? std::strtoull(argv[1], nullptr, 10) : 100'000;
+  Random random(argc > 2 ? std::strtoull(argv[2], nullptr, 10) : 1);
+  const std::vector<Frame> originals = seeds(&random);
+  for (const Frame& frame : originals) {
+    if (!fuzz::receive(frame, kNumel) && !fuzz::receive(frame, 1000)) return 1;
+  }
+  std::uint64_t accepted = 0;
+  for (std::uint64_t i = 0; i < count; ++i) {
+    Frame frame = originals[random() % originals.size()];
+    for (std::uint64_t hits = 1 + random() % 3; hits > 0; --hits) damage(&frame, &random);
+    if (random() % 64 != 0) fuzz::reseal(frame);
+    accepted += fuzz::receive(frame, random() % 8 == 0 ? 1000 : kNumel) ? 1 : 0;
+  }
+  std::printf("%llu mutated frames, %llu of them valid frames\n", static_cast<unsigned long long>(count),
+              static_cast<unsigned long long>(accepted));
+  // A share of both says that the mutations neither miss nor are all caught at the gate.
+  return accepted > count / 100 && accepted < count ? 0 : 1;
+}
