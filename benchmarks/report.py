@@ -82,7 +82,8 @@ def show(began: dict[str, Any], rows: Sequence[Row]) -> None:
 def _asked(row: Row) -> str:
     limit, faster = LIMITS[row.step]
     met = row.times_floor <= limit
-    text = f"  {row.step}, {row.threads} thread{'s' * (row.threads > 1)}: {row.times_floor:.2f} × the floor (<= {limit})"
+    threads = f"{row.threads} thread{'s' * (row.threads > 1)}"
+    text = f"  {row.step}, {threads}: {row.times_floor:.2f} × the floor (<= {limit})"
     if faster is not None and row.faster is not None:
         met &= row.faster >= faster
         text += f", {row.faster:.0f} × faster than plain torch (>= {faster})"
