@@ -65,3 +65,4 @@ def move(source: Replica, target: Replica) -> None:
             if id(p) in held:
                 part.copy_(held[id(p)])
     target.accumulated = source.accumulated
+    target.method.numbers = dict(source.method.numbers)

@@ -297,12 +297,18 @@ class Replica:
 
     def counters(self) -> dict[str, Any]:
         """What a saved state holds beside the method's: numbers alone."""
-        return {"accumulated": self.accumulated, "first_lr": list(self._hypers.first_lr)}
+        return {
+            "accumulated": self.accumulated,
+            "first_lr": list(self._hypers.first_lr),
+            "method": dict(self.method.numbers),
+        }
 
     def load_counters(self, counters: Mapping[str, Any]) -> None:
         """Takes what `counters` gave; a state saved by another optimizer has none."""
         self.accumulated = int(counters.get("accumulated", 0))
         self._hypers.first_lr = [float(lr) for lr in counters.get("first_lr", self._hypers.first_lr)]
+        saved = counters.get("method", {})
+        self.method.numbers = {name: int(saved.get(name, n)) for name, n in self.method.numbers.items()}
 
     def state_of(self, name: str) -> Iterator[tuple[Tensor, Tensor]]:
         """Each parameter with its part of the method's buffer `name`, a view of the parameter's shape."""

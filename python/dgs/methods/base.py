@@ -76,6 +76,7 @@ class Method(Strategy):
 
     def __init__(self, layout: Layout, device: torch.device) -> None:
         self.layout, self.device = layout, device
+        self.numbers: dict[str, int] = {}  # what a saved state holds beside the buffers
 
     @classmethod
     def create(cls, layout: Layout, device: torch.device, settings: Settings) -> Method:
