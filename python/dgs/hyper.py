@@ -47,6 +47,9 @@ def _refuse(strategy: type[Strategy], options: Mapping[str, Any]) -> None:
             raise ConfigError(f"{name} is not for mode {strategy.name}: {strategy.refuses[name]}")
 
 
+_TORCHS_OWN = ("foreach", "fused", "differentiable", "capturable")  # of torch.optim.SGD, by its saved groups
+
+
 def check_group(group: Mapping[str, Any], strategy: type[Strategy]) -> None:
     """Raises ConfigError when a hyper-parameter of a group is out of its range, or not for this method."""
     lr, momentum, decay, density = (group[k] for k in ("lr", "momentum", "weight_decay", "density"))
@@ -58,6 +61,9 @@ def check_group(group: Mapping[str, Any], strategy: type[Strategy]) -> None:
         raise ConfigError(f"weight_decay must be at least 0 and finite, got {decay}")
     if density is not None:
         check_density(density)
+    for name in _TORCHS_OWN:
+        if group.get(name):
+            raise ConfigError(f"{name} has no meaning here (a step is one pass already): leave it out")
     if not math.isfinite(group["dampening"]):
         raise ConfigError(f"dampening must be finite, got {group['dampening']}")
     _refuse(strategy, {name: group[name] for name in ("dampening", "nesterov", "decoupled_weight_decay")})
