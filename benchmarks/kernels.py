@@ -132,7 +132,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--steps", nargs="+", choices=STEPS, default=list(STEPS))
     parser.add_argument("--repeats", type=int, default=9)
-    parser.add_argument("--limit", type=float, default=0.5, help="seconds for each contestant of a row")
+    parser.add_argument("--limit", type=float, default=0.3, help="seconds for each contestant of a row")
     parser.add_argument(
         "--no-baselines", dest="baselines", action="store_false", help="leave plain torch out"
     )
