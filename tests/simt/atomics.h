@@ -7,6 +7,7 @@
 #include <source_location>
 #include <type_traits>
 
+#include "race.h"
 #include "vectors.h"
 
 namespace simt {
@@ -26,36 +27,32 @@ T from_bits(uint64_t bits) {
 }
 
 template <class T, class F>
-T read_modify_write(T* address, const std::source_location& place, F change) {
-  using Word = std::conditional_t<sizeof(T) == 8, uint64_t, uint32_t>;
-  static_assert(sizeof(T) == sizeof(Word), "atomics are 32 or 64 bits wide");
-  check_aligned(reinterpret_cast<Word*>(address), place);
+SIMT_UNSEEN T read_modify_write(T* address, const std::source_location& place, F change) {
+  static_assert(sizeof(T) == 4 || sizeof(T) == 8, "atomics are 32 or 64 bits wide");
+  check_aligned(address, place);
   maybe_preempt();
-  Word* const word = reinterpret_cast<Word*>(address);
-  Word old = __atomic_load_n(word, __ATOMIC_RELAXED), next;
-  bool stored;
-  do {
-    next = static_cast<Word>(to_bits(change(from_bits<T>(old))));
-    stored = current->fenced
-                 ? __atomic_compare_exchange_n(word, &old, next, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED)
-                 : __atomic_compare_exchange_n(word, &old, next, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED);
-  } while (!stored);
+  if constexpr (kRaces) races.atomic(*current, address, sizeof(T), __builtin_return_address(0));
+  T old;
+  std::memcpy(&old, address, sizeof old);  // one OS thread: nothing comes between
+  const T next = change(old);
+  std::memcpy(address, &next, sizeof next);
   maybe_preempt();
-  return from_bits<T>(old);
+  return old;
 }
-SIMT_UNSEEN inline void fence() { current->fenced = true; }
+SIMT_UNSEEN inline void fence() {
+  if constexpr (kRaces) races.fence(*current);
+}
 
 }  // namespace simt
 
 inline void __threadfence() { simt::fence(); }
-inline void __threadfence_block() { simt::fence(); }
 inline void __threadfence_system() { simt::fence(); }
 
-#define SIMT_ATOMIC(name, next)                                                         \
-  template <class T>                                                                    \
-  T name(T* p, std::type_identity_t<T> v,                                               \
-         const std::source_location& at = std::source_location::current()) {            \
-    return simt::read_modify_write(p, at, [v](T old) { return static_cast<T>(next); }); \
+#define SIMT_ATOMIC(name, next)                                                                            \
+  template <class T>                                                                                       \
+  __attribute__((always_inline)) inline T name(                                                            \
+      T* p, std::type_identity_t<T> v, const std::source_location& at = std::source_location::current()) { \
+    return simt::read_modify_write(p, at, [v](T old) { return static_cast<T>(next); });                    \
   }
 SIMT_ATOMIC(atomicAdd, old + v)
 SIMT_ATOMIC(atomicSub, old - v)
@@ -69,7 +66,8 @@ SIMT_ATOMIC(atomicInc, old >= v ? 0 : old + 1)
 SIMT_ATOMIC(atomicDec, old == 0 || old > v ? v : old - 1)
 #undef SIMT_ATOMIC
 template <class T>
-T atomicCAS(T* p, std::type_identity_t<T> expected, std::type_identity_t<T> v,
-            const std::source_location& at = std::source_location::current()) {
+__attribute__((always_inline)) inline T atomicCAS(
+    T* p, std::type_identity_t<T> expected, std::type_identity_t<T> v,
+    const std::source_location& at = std::source_location::current()) {
   return simt::read_modify_write(p, at, [expected, v](T old) { return old == expected ? v : old; });
 }

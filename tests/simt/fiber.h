@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Stackful fibers on one OS thread, known to AddressSanitizer and ThreadSanitizer. The switch is written by
+// Stackful fibers on one OS thread, known to AddressSanitizer. The switch is written by
 // hand on x86-64; elsewhere (and with SIMT_USE_UCONTEXT) it is ucontext's, about ten times slower.
 #pragma once
 
@@ -19,24 +19,11 @@
 #include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #endif
-#if defined(__SANITIZE_THREAD__)
-extern "C" {
-void* __tsan_get_current_fiber();
-void* __tsan_create_fiber(unsigned flags);
-void __tsan_destroy_fiber(void* fiber);
-void __tsan_switch_to_fiber(void* fiber, unsigned flags);
-void __tsan_acquire(void* order);
-void __tsan_release(void* order);
-}
-#endif
-
-// The emulator's own bookkeeping crosses fibers without an order that TSan could see; a write it does not see
-// is one it does not report. Only device code is to be checked.
-#define SIMT_UNSEEN __attribute__((no_sanitize("thread"), noinline))
+#include "clocks.h"
 
 namespace simt {
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#if defined(__SANITIZE_ADDRESS__)
 constexpr size_t kStackBytes = 256 << 10;
 #else
 constexpr size_t kStackBytes = 64 << 10;
@@ -48,26 +35,12 @@ struct Fiber {
   char* stack = nullptr;
   size_t stack_bytes = 0;
   void* fake_stack = nullptr;  // ASan's
-  void* tsan = nullptr;        // TSan's
 #if defined(SIMT_USE_UCONTEXT)
   ucontext_t context;
 #endif
 };
 
 inline Fiber host;  // whoever called launch()
-
-// Orders between fibers, as TSan is told of them: what happened before release happens before what follows
-// acquire.
-inline void release_order([[maybe_unused]] void* order) {
-#if defined(__SANITIZE_THREAD__)
-  __tsan_release(order);
-#endif
-}
-inline void acquire_order([[maybe_unused]] void* order) {
-#if defined(__SANITIZE_THREAD__)
-  __tsan_acquire(order);
-#endif
-}
 
 #if !defined(SIMT_USE_UCONTEXT)
 // Saves the callee-saved registers and the stack pointer, loads the other fiber's.
@@ -97,9 +70,6 @@ SIMT_UNSEEN inline void switch_fiber(Fiber& from, Fiber& to) {
 #if defined(__SANITIZE_ADDRESS__)
   __sanitizer_start_switch_fiber(&from.fake_stack, to.stack, to.stack_bytes);
 #endif
-#if defined(__SANITIZE_THREAD__)
-  __tsan_switch_to_fiber(to.tsan, /*no order*/ 1);
-#endif
 #if defined(SIMT_USE_UCONTEXT)
   swapcontext(&from.context, &to.context);
 #else
@@ -121,10 +91,6 @@ SIMT_UNSEEN inline void prepare(Fiber& fiber, void (*entry)()) {
   }
 #if defined(__SANITIZE_ADDRESS__)
   __asan_unpoison_memory_region(fiber.stack, fiber.stack_bytes);
-#endif
-#if defined(__SANITIZE_THREAD__)
-  if (fiber.tsan != nullptr) __tsan_destroy_fiber(fiber.tsan);
-  fiber.tsan = __tsan_create_fiber(0);
 #endif
   fiber.fake_stack = nullptr;
 #if defined(SIMT_USE_UCONTEXT)

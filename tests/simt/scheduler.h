@@ -3,7 +3,6 @@
 #pragma once
 
 #include <algorithm>
-#include <cstdio>
 #include <deque>
 #include <memory>
 #include <numeric>
@@ -11,6 +10,8 @@
 #include <string>
 #include <vector>
 
+#include "place.h"
+#include "shared.h"
 #include "warp.h"
 
 namespace simt {
@@ -20,19 +21,6 @@ struct Error : std::runtime_error {
 };
 
 inline std::string failure;  // what ended the launch; empty while all is well
-
-inline std::string at(const char* file, unsigned line) {
-  return std::string(file) + ":" + std::to_string(line);
-}
-inline std::string at(const std::source_location& place) { return at(place.file_name(), place.line()); }
-inline std::string hexadecimal(uint32_t mask) {
-  char digits[11];
-  std::snprintf(digits, sizeof digits, "0x%08x", mask);
-  return digits;
-}
-inline std::string position(const Thread& t) {
-  return " [block " + std::to_string(t.block_index.x) + ", thread " + std::to_string(t.linear) + "]";
-}
 
 // Threads keep their stacks from launch to launch.
 class ThreadPool {
@@ -65,13 +53,13 @@ class Grid {
  public:
   Grid(dim3 grid, dim3 block, size_t shared) : grid_(grid), block_(block), shared_(shared) {}
   ~Grid() {
-    for (auto* blocks : {&live_, &ended_})
-      for (auto& block : *blocks) free_block(*block);
+    for (auto& block : live_) free_block(*block);
   }
 
   void run() {
     const uint64_t blocks = uint64_t{grid_.x} * grid_.y * grid_.z;
     std::vector<uint64_t> order(blocks);
+    races.start(blocks, block_.x * block_.y * block_.z);
     std::iota(order.begin(), order.end(), 0);
     if (config.seed != 0)
       for (uint64_t i = blocks; i > 1; --i) std::swap(order[i - 1], order[random_bits() % i]);
@@ -80,8 +68,6 @@ class Grid {
       const bool progress = run_until_a_block_ends();
       if (!progress && failure.empty()) describe_deadlock();
     }
-    release_failed_threads();
-    acquire_order(&end_order);
     if (!failure.empty()) throw Error("simt: " + failure);
   }
 
@@ -91,11 +77,10 @@ class Grid {
     Block& block = *live_.back();
     block.dynamic_bytes = shared_;
     const unsigned threads = block_.x * block_.y * block_.z;
-    block.warp_order.resize((threads + kWarp - 1) / kWarp);
+    const unsigned warps = (threads + kWarp - 1) / kWarp;
     for (unsigned i = 0; i < threads; ++i) block.threads.push_back(pool.take());
-    const uint64_t held = config.hold_back ? random_bits() % block.warp_order.size() : ~uint64_t{0};
+    const uint64_t held = config.hold_back ? random_bits() % warps : ~uint64_t{0};
     for (unsigned i = 0; i < threads; ++i) assign(*block.threads[i], block, index, i, i / kWarp == held);
-    release_order(&start_order);
     ready_.insert(ready_.end(), block.threads.begin(), block.threads.end());
   }
 
@@ -108,9 +93,10 @@ class Grid {
     t.grid_shape = grid_;
     t.block = &block;
     t.linear = linear;
+    t.block_linear = index;
     t.state = State::kReady;
     t.held_back = held_back;
-    t.fenced = false;
+    t.clock = {};
     t.idle = false;
     t.complaint = nullptr;
   }
@@ -151,7 +137,7 @@ class Grid {
   void after(Thread& t) {
     Block& block = *t.block;
     if (t.complaint != nullptr) {
-      failure = at(t.file, t.line) + ": " + t.complaint + position(t);
+      failure = races.found() ? describe_race() : at(t.file, t.line) + ": " + t.complaint + position(t);
       return;
     }
     idle_ = t.idle ? idle_ + 1 : 0;
@@ -206,6 +192,7 @@ class Grid {
     }
     const bool all = count == static_cast<int>(block.threads.size());
     block.waiting = 0;
+    if constexpr (kRaces) races.barrier(block.threads);
     for (Thread* t : block.threads)
       go_on(*t, t->barrier == Barrier::kCount ? count : t->barrier == Barrier::kAnd ? all : count > 0);
   }
@@ -229,6 +216,7 @@ class Grid {
     }
     const Meeting meeting(named, like);
     if (!meeting.complete()) return;
+    if (kRaces && like.collective == Collective::kSync) races.warp(named.begin(), named.end());
     for (Thread* t : named) {
       if (t->state == State::kDone) continue;
       if (!meeting.has_source(*t)) {
@@ -256,27 +244,8 @@ class Grid {
 
   void retire(Block* block) {
     const auto at = std::find_if(live_.begin(), live_.end(), [&](auto& b) { return b.get() == block; });
-#if defined(__SANITIZE_THREAD__)
-    ended_.push_back(
-        std::move(*at));  // its memory is not reused before the host is ordered after all threads
-#else
     free_block(**at);
-#endif
     live_.erase(at);
-  }
-
-  // TSan: what abandoned threads did is ordered before what the host does next.
-  void release_failed_threads() {
-#if defined(__SANITIZE_THREAD__)
-    for (auto& block : live_) {
-      for (Thread* t : block->threads) {
-        if (t->state == State::kDone && t->complaint == nullptr) continue;
-        __tsan_switch_to_fiber(t->tsan, 1);
-        __tsan_release(&end_order);
-        __tsan_switch_to_fiber(host.tsan, 1);
-      }
-    }
-#endif
   }
 
   static void free_block(Block& block) {
@@ -297,15 +266,8 @@ class Grid {
   size_t shared_;
   uint64_t idle_ = 0;  // how often in a row threads only gave way
   std::deque<Thread*> ready_;
-  std::vector<std::unique_ptr<Block>> live_, ended_;
+  std::vector<std::unique_ptr<Block>> live_;
 };
-
-// TSan: which of its threads the host is.
-SIMT_UNSEEN inline void meet_host() {
-#if defined(__SANITIZE_THREAD__)
-  host.tsan = __tsan_get_current_fiber();
-#endif
-}
 
 // Runs `kernel` once per thread of the grid, on the host's stack throughout.
 template <class Kernel>
@@ -319,7 +281,6 @@ void run_grid(dim3 grid, dim3 block, size_t shared, Kernel& kernel) {
   random_state = config.seed;
   body = [](void* argument) { (*static_cast<Kernel*>(argument))(); };
   body_argument = &kernel;
-  meet_host();
   Grid(grid, block, shared).run();
 }
 

@@ -46,7 +46,7 @@ void for_cases(const Arguments& arguments, const Test& test) {
   const Shape shapes[] = {{"none", {}, 1024, 1},
                           {"empty", {0}, 1024, 8},
                           {"small", {1, 2, 0, 63, 64, 65, 300}, 64, 1},
-                          {"few", {4500, 3, 0}, 2048, 2},  // few blocks, for TSan: several tiles and segments
+                          {"few", {4500, 3, 0}, 2048, 2},  // several tiles and segments
                           {"large", {13000, 3, 0, 8192, 1, 9001, 5}, 1024, 2}};
   for (uint32_t schedule = 0; schedule < arguments.schedules; ++schedule) {
     for (const Shape& shape : shapes) {

@@ -105,7 +105,7 @@ int main(int argc, char** argv) {
   set_schedule(1, "chunks");  // more of them in a segment than a block has threads
   if (arguments.wanted("chunks"))
     test_select({Layout({257 * dgs::cuda::kTile, 5}, 0.01), Values::kTies, 3, 64, 1, true});
-  set_schedule(0, "race");  // as little as shows one to ThreadSanitizer
+  set_schedule(0, "race");  // as little as shows one
   if (arguments.named("race")) test_select({Layout({4500, 60}, 0.1), Values::kNormal, 3, 64, 2, true});
   return report();
 }

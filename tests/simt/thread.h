@@ -21,10 +21,6 @@ struct uint3 {
 
 namespace simt {
 
-constexpr unsigned kWarp = 32;
-constexpr size_t kSharedAlignment = 128;
-constexpr size_t kMostShared = 48 << 10;  // bytes a block may have on every architecture without asking
-
 struct Config {
   uint64_t seed = 0;  // 0: round robin; else a random runnable thread, and blocks in a random order
   unsigned resident_blocks = 1;  // blocks that are interleaved
@@ -43,10 +39,11 @@ struct Thread : Fiber {
   uint3 thread, block_index;
   dim3 block_shape, grid_shape;
   Block* block = nullptr;
-  unsigned linear = 0;
+  unsigned linear = 0;        // of the block
+  uint64_t block_linear = 0;  // of the grid
+  Clock clock;
   State state = State::kReady;
   bool held_back = false;
-  bool fenced = false;         // has executed a fence: its atomics publish what it wrote
   bool idle = false;           // gave way only to wait for another thread
   std::source_location place;  // of the last barrier or warp collective
   // At a barrier
@@ -78,12 +75,9 @@ struct Block {
   unsigned waiting = 0, done = 0;
   SharedArray* shared = nullptr;
   size_t shared_bytes = 0, dynamic_bytes = 0;  // of all arrays so far; what the launch asked for
-  char barrier_order = 0;
-  std::vector<char> warp_order;
 };
 
 inline Thread* current = nullptr;
-inline char start_order = 0, end_order = 0;  // host before threads, threads before host
 inline void (*body)(void*) = nullptr;
 inline void* body_argument = nullptr;
 inline uint64_t random_state = 1;
@@ -118,9 +112,7 @@ SIMT_UNSEEN inline int syncthreads(Barrier barrier, int predicate, const std::so
   self.barrier = barrier;
   self.predicate = predicate;
   self.place = place;
-  release_order(&self.block->barrier_order);
   wait_as(State::kAtBarrier);
-  acquire_order(&self.block->barrier_order);
   return static_cast<int>(self.result);
 }
 
@@ -130,14 +122,11 @@ SIMT_UNSEEN inline uint64_t warp_collective(Collective collective, uint32_t mask
   self.place = place;
   if ((mask >> (self.linear % kWarp) & 1u) == 0)
     fail("warp collective: the calling lane is not in its own mask", place.file_name(), place.line());
-  char* const order = &self.block->warp_order[self.linear / kWarp];
   self.collective = collective;
   self.mask = mask;
   self.value = value;
   self.source = source;
-  if (collective == Collective::kSync) release_order(order);  // only __syncwarp orders memory
   wait_as(State::kAtWarp);
-  if (collective == Collective::kSync) acquire_order(order);
   return self.result;
 }
 
@@ -151,44 +140,10 @@ SIMT_UNSEEN inline void give_way() {
   wait_as(State::kReady);
 }
 
-// Shared memory starts as 0x7fc0dead: a NaN, or a huge integer, so that use before initialisation shows.
-SIMT_UNSEEN inline void poison(void* memory, size_t bytes) {
-  static const unsigned char pattern[4] = {0xad, 0xde, 0xc0, 0x7f};
-  auto* p = static_cast<volatile unsigned char*>(memory);
-  for (size_t i = 0; i < bytes; ++i) p[i] = pattern[i % 4];
-}
-
-SIMT_UNSEEN inline void* shared_array(const void* key, size_t bytes, const std::source_location& place) {
-  Block& block = *current->block;
-  for (SharedArray* a = block.shared; a != nullptr; a = a->next) {
-    if (a->key == key) {
-      acquire_order(a);
-      return a->memory;
-    }
-  }
-  if ((block.shared_bytes += bytes) > kMostShared)
-    fail("shared memory: a block has more than 48 KiB", place.file_name(), place.line());
-  const size_t rounded = (bytes + kSharedAlignment - 1) / kSharedAlignment * kSharedAlignment;
-  auto* a = static_cast<SharedArray*>(std::malloc(sizeof(SharedArray)));
-  a->key = key;
-  a->memory = std::aligned_alloc(kSharedAlignment, std::max(rounded, kSharedAlignment));
-  a->bytes = rounded;
-  poison(a->memory, bytes);
-#if defined(__SANITIZE_ADDRESS__)
-  __asan_poison_memory_region(static_cast<char*>(a->memory) + bytes, rounded - bytes);
-#endif
-  a->next = block.shared;
-  block.shared = a;
-  release_order(a);
-  return a->memory;
-}
-
 inline void thread_main() {
   arrived(*current);
   for (;;) {
-    acquire_order(&start_order);
     body(body_argument);
-    release_order(&end_order);
     wait_as(State::kDone);
   }
 }
