@@ -50,12 +50,12 @@ class Problem:
     ) -> Problem:
         """Those of a model that begins to train: its state is zero."""
         segments, device, counts = len(layout.segments), grads[0].device, layout.counts(density)
-        state = ([torch.zeros(layout.numel, device=device)] for _ in range(4))
-        rates = (torch.full((segments,), rate) for rate in (lr, weight_decay, momentum))
-        status = torch.zeros(segments, dtype=torch.int64, device=device)
+        v, v_next, r, r_next = ([torch.zeros(layout.numel, device=device)] for _ in range(4))
+        rates, decays, momenta = (torch.full((segments,), x) for x in (lr, weight_decay, momentum))
         return cls(
-            grads, weights, *state, layout.offsets, counts, *rates, Selection.allocate(counts, device), status
-        )
+            grads, weights, v, v_next, r, r_next, layout.offsets, counts, rates, decays, momenta,
+            Selection.allocate(counts, device), torch.zeros(segments, dtype=torch.int64, device=device),
+        )  # fmt: skip
 
     @property
     def device(self) -> torch.device:
