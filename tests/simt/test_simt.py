@@ -48,7 +48,7 @@ PLANTED = {
 }
 MORE_PLANTED = {
     "aligned wherever it lies": Bug(
-        "cuda/vector.cuh", "vector_ && past == shift_", "vector_", says="misaligned"
+        "cuda/vector.cuh", "vector_ && past == shift_", "vector_", says="misaligned", **OP
     ),
     "no barrier after the bins are cleared": Bug(THRESHOLD, CLEARED, CLEARED.replace("__syncthreads();", "")),
     "no barrier after the sample": Bug(
