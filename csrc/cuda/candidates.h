@@ -36,10 +36,12 @@ struct alignas(8) Candidate {
   float value;
 };
 
-// The candidates of one tile, in ascending order: tiles reserve them in any order.
+// One tile's candidates, in ascending order: tiles reserve them in any order.
 struct Piece {
-  Count begin;  // among the segment's
-  int64_t count;
+  Count begin;     // among the segment's
+  uint32_t count;  // at most kTile
+  uint32_t
+      selected;  // entries above the cut in the lower half, equal to it in the upper: once they are counted
 };
 
 // Per chunk; after the scan: the same over all chunks of the segment that lie below.

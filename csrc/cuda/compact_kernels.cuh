@@ -46,7 +46,8 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSm)
     count_selected(Tables<Operand> tables, Workspace work) {
   const TileEntries<Operand> entries = entries_of(tables, work, blockIdx.x);
   const uint32_t cut = work.states[tables.chunk_segment[blockIdx.x]].cut;
-  const unsigned total = scan_warps(count_tile(entries, cut)).total;
+  const unsigned mine = count_tile(entries, cut), total = scan_warps(mine).total;
+  if (entries.piece != nullptr && (threadIdx.x & 31u) == 0) entries.piece->selected = mine;
   if (threadIdx.x == 0) work.counts[blockIdx.x] = {total & 0xffffu, total >> 16};
 }
 
@@ -110,7 +111,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSm)
   const TileEntries<Operand> entries = entries_of(tables, work, blockIdx.x);
   const State state = work.states[s];
   const ChunkCount below = work.counts[blockIdx.x];
-  const unsigned tiles = scan_warps(count_tile(entries, state.cut)).before;
+  const unsigned tiles = scan_warps(entries.piece != nullptr ? entries.piece->selected : 0).before;
   write_tile(entries, state, tables.segments[s], below.above + (tiles & 0xffffu), below.equal + (tiles >> 16),
              out);
 }

@@ -57,7 +57,7 @@ __device__ __forceinline__ void keep_candidates(const Kept& kept, const Goal& go
   }
   if (threadIdx.x == 0) {
     begin[0] = total > 0 ? atomicAdd(&state->candidates, static_cast<Count>(total)) : 0;
-    work.pieces[blockIdx.x] = {begin[0], total};
+    work.pieces[blockIdx.x] = {begin[0], total, 0};
   }
   if (total == 0) return;
   __syncthreads();

@@ -16,6 +16,7 @@ struct TileEntries {
   Operand operand;
   int64_t first;
   int begin, end;
+  Piece* piece;  // the tile's; null: there is no tile
 
   __device__ float value(int p) const { return candidates ? candidates[p].value : operand.value(first + p); }
   __device__ int64_t element(int p) const {
@@ -30,14 +31,15 @@ __device__ __forceinline__ TileEntries<Operand> entries_of(const Tables<Operand>
   const unsigned warp = threadIdx.x >> 5, tiles = static_cast<unsigned>(tables.tiles());
   const unsigned b = c * tiles + (warp < tiles ? warp : 0);
   const Tile tile = tables.tile(b);
-  TileEntries<Operand> entries{nullptr, tables.operands[tile.s], tile.first, tile.begin, tile.end};
+  TileEntries<Operand> entries{nullptr,  tables.operands[tile.s], tile.first, tile.begin,
+                               tile.end, &work.pieces[b]};
   if (warp >= tiles || tile.begin >= tile.end) {
     entries.begin = entries.end = 0;
+    entries.piece = nullptr;
   } else if (among_candidates(tables.goals[tile.s], work.states[tile.s])) {
-    const Piece piece = work.pieces[b];
-    entries.candidates = work.pool + tables.goals[tile.s].pool + piece.begin;
+    entries.candidates = work.pool + tables.goals[tile.s].pool + entries.piece->begin;
     entries.begin = 0;
-    entries.end = static_cast<int>(piece.count);
+    entries.end = static_cast<int>(entries.piece->count);
   }
   return entries;
 }
