@@ -34,6 +34,7 @@ VARIANTS = {  # of dgs, at its rate
     "dgs, all down": Setup("dgs", momentum=0.7, settings={"density_down": 1.0}),
     "dgs, m = 0.3": Setup("dgs", momentum=0.3),
     "dgs, 5 % up": Setup("dgs", momentum=0.7, settings={"density": 0.05}),
+    "dgs, overlap": Setup("dgs", momentum=0.7, settings={"overlap": True}),
     "dgs, bfloat16": Setup("dgs", momentum=0.7, settings={"codec": "bfloat16"}),
 }
 SETUPS = MAIN | VARIANTS
