@@ -72,17 +72,24 @@ void test_hard_segments(uint32_t seed, int tiles) {
   }
 }
 
-// As many launches for one segment as for hundreds.
+// As many launches for one segment as for hundreds, and every one of those selected.
 void test_launches() {
   for (const bool sampled : {false, true}) {
     std::vector<int> launches;
     for (const int64_t segments : {1, 2, 300}) {
       const Layout layout(std::vector<int64_t>(static_cast<size_t>(segments), 9), 0.3);
-      Operand x(layout, layout.values(Values::kNormal, 1), {true, 0});
+      const Floats x = layout.values(Values::kNormal, 1);
+      Operand operand(layout, x, {true, 0});
       EmulatedLauncher launcher;
       Buffers got(layout);
-      dgs::cuda::select_top(launcher, layout.segments(), layout.counts.data(), sampled, values_of(layout, x),
-                            got.slots(layout), 1);
+      dgs::cuda::select_top(launcher, layout.segments(), layout.counts.data(), sampled,
+                            values_of(layout, operand), got.slots(layout), 1);
+      for (int64_t s = 0; s < segments; ++s) {
+        const Floats part = layout.slice(x, s);
+        const int64_t k = layout.counts[Layout::at(s)];
+        expect_selection(layout, got, s,
+                         sampled ? oracle::sampled(part, k, layout.slots(s)) : oracle::top(part, k));
+      }
       launches.push_back(launcher.launches);
     }
     expect(launches == std::vector<int>(3, sampled ? 5 : 11), "launches");
