@@ -49,8 +49,13 @@ class Results:
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / "results.jsonl"
-        lines = self._path.read_text().splitlines() if self._path.exists() else []
-        self.records: Records = {r["key"]: r for r in map(json.loads, lines)}
+        text = self._path.read_text() if self._path.exists() else ""
+        whole = text[
+            : text.rfind("\n") + 1
+        ]  # a line that was being written when the machine went down is not one
+        if whole != text:
+            self._path.write_text(whole)
+        self.records: Records = {r["key"]: r for r in map(json.loads, whole.splitlines())}
 
     def add(self, record: dict[str, Any]) -> None:
         self.records[record["key"]] = record
@@ -94,11 +99,11 @@ def work(args: argparse.Namespace, results: Results) -> None:
     """Everything that is not done yet: the search for rates, then the runs at the best."""
     modes = list(dict.fromkeys(SETUPS[name].mode for name in args.setups))
     runs = sum(args.seeds if name in MAIN else args.variant_seeds for name in args.setups)
-    searching = len(modes) * len(args.rates) * args.grid_epochs * min(args.images, IMAGES - HELD_OUT)
+    searching = len(modes) * len(args.rates) * args.grid_epochs * min(args.images, IMAGES * (1 - HELD_OUT))
     total = round((searching + runs * args.epochs * args.images) / IMAGES, 1)
     bar_format = "{l_bar}{bar}| {n:.1f}/{total} passes [{elapsed}<{remaining}]"
     with tqdm(total=total, bar_format=bar_format, mininterval=1.0) as bar:
-        cifar = Cifar(args.data, args.compile, lambda images: bar.update(images / IMAGES))
+        cifar = Cifar(args.data, args.compile, bar.update)
         for mode in modes:
             done: set[str] = set()
             while fresh := [p for p in grid(args, results, mode) if p.key not in done]:

@@ -24,7 +24,7 @@ from cifar10 import make_net
 from cifar10_data import IMAGES, Images, _augmented, load, normalised
 
 CPU = torch.device("cpu")
-HELD_OUT = 5000  # training images by which learning rates are chosen
+HELD_OUT = 0.1  # of the training images: learning rates are chosen by them
 _RAMP = 0.05  # of the run, in which the learning rate rises
 
 
@@ -64,10 +64,10 @@ class Cifar:
     Args:
         root: the folder of the data.
         compiled: run the net through torch.compile.
-        progress: called with the images of every batch.
+        progress: called with the part of a pass that every batch is.
     """
 
-    def __init__(self, root: Path, compiled: bool, progress: Callable[[int], object]) -> None:
+    def __init__(self, root: Path, compiled: bool, progress: Callable[[float], object]) -> None:
         self._train, self._test, self._progress = load(root, train=True), load(root, train=False), progress
         self._forward = torch.compile(_forward) if compiled else _forward
 
@@ -76,14 +76,14 @@ class Cifar:
         images, labels = self._train
         if not plan.held_out:
             return (images[: plan.images], labels[: plan.images]), self._test
-        cut = IMAGES - HELD_OUT
+        cut = len(labels) - round(HELD_OUT * len(labels))
         kept = min(plan.images, cut)
         return (images[:kept], labels[:kept]), (images[cut:], labels[cut:])
 
     def loss(self, net: nn.Module, batch: Images) -> Tensor:
         """Cross-entropy, in bfloat16 where autocast has it."""
         images, labels = batch
-        self._progress(len(labels))
+        self._progress(len(labels) / IMAGES)
         return self._forward(net, normalised(images, CPU), labels)
 
     @staticmethod

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The convergence benchmark on a few images that anyone can tell apart: it searches, trains, resumes and reports."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("tqdm")
+pytest.importorskip("matplotlib")
+
+ROWS = 40  # images in each batch file
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with CIFAR-10's binary batches, of classes that differ in brightness."""
+    root = tmp_path_factory.mktemp("cifar")
+    (root / "cifar-10-batches-bin").mkdir()
+    random = np.random.default_rng(0)
+    for name in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"):
+        labels = random.integers(10, size=(ROWS, 1), dtype=np.uint8)
+        pixels = random.integers(30, size=(ROWS, 3072), dtype=np.uint8) + 20 * labels
+        np.concatenate([labels, pixels], axis=1).tofile(root / "cifar-10-batches-bin" / f"{name}.bin")
+    return root
+
+
+def run(repository: Path, images: Path, out: Path, *more: str) -> list[dict[str, object]]:
+    command = [sys.executable, str(repository / "benchmarks" / "convergence.py"), "--data", str(images),
+               "--out", str(out), "--setups", "sgd", "dgs", "dgs, 1 % down", "--workers", "2", "--batch-size", "10",
+               "--epochs", "2", "--grid-epochs", "1", "--rates", "0.05", "0.1", "0.2", *more]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
+
+
+def test_rates_are_searched_runs_resumed_and_results_reported(
+    repository: Path, images: Path, tmp_path: Path
+) -> None:
+    records = run(repository, images, tmp_path, "--seeds", "1")
+    searched = {(r["name"], r["rate"]): r["accuracy"] for r in records if r["held_out"]}
+    finals = [r for r in records if not r["held_out"]]
+    assert [r["name"] for r in finals] == ["sgd", "dgs", "dgs, 1 % down"]
+    for record in finals:
+        method = str(record["name"]).partition(",")[0]
+        tried = {rate: accuracy for (name, rate), accuracy in searched.items() if name == method}
+        assert tried[record["rate"]] == max(tried.values())
+        assert len(tried) == 6 or min(tried) < record["rate"] < max(tried)
+    assert [r["steps"] for r in finals] == [40] * 3
+    assert finals[0]["up"] == 0 < finals[1]["up"] <= finals[1]["down"]
+
+    lines = (tmp_path / "results.jsonl").read_text()
+    with (tmp_path / "results.jsonl").open("a") as file:
+        file.write('{"key": "torn')
+    again = run(repository, images, tmp_path, "--seeds", "2")
+    assert (tmp_path / "results.jsonl").read_text().startswith(lines)
+    assert [(r["name"], r["seed"]) for r in again[len(records) :]] == [("sgd", 1), ("dgs", 1)]
+    table = (tmp_path / "table.md").read_text().splitlines()
+    assert [line.split("|")[1].strip() for line in table[2:]] == ["sgd", "dgs", "dgs, 1 % down"]
+    assert (tmp_path / "curves.png").stat().st_size > 10_000
+
+
+def test_what_settings_do_is_compared(repository: Path) -> None:
+    command = [sys.executable, str(repository / "benchmarks" / "asynchrony.py"), "--seeds", "1", "--steps", "40",
+               "--modes", "dgs"]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert "dgs on, slow network" in done.stdout
+    assert "dgs on, 4 of 8 leave" in done.stdout
+
+
+def test_throughput_is_predicted_and_measured(repository: Path, tmp_path: Path) -> None:
+    command = [sys.executable, str(repository / "benchmarks" / "simulation.py"), "--workers", "2", "--modes", "dgs",
+               "--steps", "8", "--scale", "8", "--out", str(tmp_path / "figures.json")]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads((tmp_path / "figures.json").read_text())
+    assert row["run"] == "dgs × 2"
+    assert row["error %"] == pytest.approx(100 * (row["predicted/s"] / row["measured/s"] - 1))
+    assert 0 < row["predicted/s"] < 2 / 0.05
