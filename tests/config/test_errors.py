@@ -4,13 +4,40 @@
 from __future__ import annotations
 
 import builtins
+import importlib
+import importlib.util
+import pkgutil
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+import dgs
+import dgs_ext
 from dgs import errors
 
 NAMES = [name for name in errors.__all__ if name != "DGSError"]
+
+
+def exceptions(package: ModuleType) -> set[type]:
+    """The exception classes that any module of a package defines."""
+    found: set[type] = set()
+    for info in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        spec = importlib.util.find_spec(info.name)
+        if info.name.endswith("__main__") or spec is None or not str(spec.origin).endswith(".py"):
+            continue
+        module = importlib.import_module(info.name)
+        for kind in vars(module).values():
+            if isinstance(kind, type) and issubclass(kind, BaseException) and kind.__module__ == info.name:
+                found.add(kind)
+    return found
+
+
+@pytest.mark.parametrize("package", [dgs, dgs_ext], ids=lambda package: package.__name__)
+def test_no_module_has_errors_of_its_own(package: ModuleType) -> None:
+    found = exceptions(package)
+    assert found, "the search finds nothing"
+    assert {kind.__name__ for kind in found} <= set(errors.__all__)
 
 
 @pytest.mark.parametrize("name", NAMES)
