@@ -139,7 +139,7 @@ def test_a_worker_that_is_dropped_without_close_flushes_too() -> None:
 def test_there_is_no_other_outcome() -> None:
     with Fleet(Vectors(tensors(0))) as fleet:
         _, worker = trained(fleet, "dgs", steps=1)
-        with pytest.raises(ConfigError, match="outcome must be finished, left or failed, got 'bored'"):
+        with pytest.raises(ConfigError, match="outcome must be finished, left, failed or paused, got 'bored'"):
             worker.close("bored")
         assert worker._replica is not None and worker._replica.session.connected
 
