@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -122,6 +123,24 @@ class BufferStore:
 
     def packed(self) -> Tensor:
         return pack(self.current(), self.spec)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that is held, as dicts of tensors."""
+        with self._lock:
+            return {
+                "own": dict(self._own),
+                "latest": {rank: dict(values) for rank, values in self._latest.items()},
+                "gone": sorted(self._gone),
+                "frozen": self.frozen,
+            }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on from what `state_dict` gave."""
+        with self._lock:
+            self._own = dict(state["own"])
+            self._latest = {int(rank): dict(values) for rank, values in state["latest"].items()}
+            self._gone = {int(rank) for rank in state["gone"]}
+            self.frozen = state["frozen"]
 
 
 def _together(values: list[Tensor]) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 from .errors import ConfigError
 from .replica import Replica
 
+MASTER = "master"  # float32, of a parameter in half precision
 COUNTERS = "session"  # the key beside torch's own "state" and "param_groups"
 
 
@@ -19,6 +20,9 @@ def export(replica: Replica, state: MutableMapping[Any, dict[str, Tensor]]) -> N
     for name in replica.method.buffers():
         for p, part in replica.state_of(name):
             state.setdefault(p, {})[name] = part.clone()
+    for p, master in zip(replica.parameters, replica.weights.masters, strict=True):
+        if p.dtype != master.dtype:
+            state.setdefault(p, {})[MASTER] = master.view(p.shape).clone()
 
 
 def parts(
@@ -47,6 +51,17 @@ def parts(
                 yield part, saved
 
     return list(pairs())
+
+
+def load_masters(
+    replica: Replica, groups: Sequence[Mapping[str, Any]], state: Mapping[int, Mapping[str, Tensor]]
+) -> None:
+    """Takes the saved float32 masters of parameters in half precision that hold what was saved with them."""
+    numbers = {id(p): i for i, p in enumerate(p for group in groups for p in group["params"])}
+    for segment, p in enumerate(replica.parameters):
+        master = state.get(numbers[id(p)], {}).get(MASTER)
+        if master is not None and master.shape == p.shape:
+            replica.weights.restore(segment, master)
 
 
 def load(found: Sequence[tuple[Tensor, Tensor | None]]) -> None:

@@ -24,8 +24,10 @@ _PATIENCE = 20.0  # seconds beyond a join's timeout, for an answer that is on it
 Dial = Callable[[timedelta], Link]
 
 
-def make_hello(layout: Layout, settings: Settings, dense: bool, identity: str, sequence: int) -> Hello:
-    """What a worker with that many acknowledged pushes says of itself."""
+def make_hello(
+    layout: Layout, settings: Settings, dense: bool, identity: str, sequence: int, digest: str | None = None
+) -> Hello:
+    """What a worker with that many acknowledged pushes says of itself; `digest` is that of weights to go on from."""
     return Hello(
         protocol=protocol.PROTOCOL,
         wire=wire.VERSION,
@@ -39,6 +41,7 @@ def make_hello(layout: Layout, settings: Settings, dense: bool, identity: str, s
         tensors=[list(t) for t in layout.describe()],
         buffers=[list(b) for b in layout.buffers],
         sequence=sequence,
+        digest=digest,
     )
 
 

@@ -256,6 +256,7 @@ class GradientSGD(Standing, torch.optim.Optimizer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Loads hyper-parameters, the method's state and the counters; the weights are the server's.
 
+        To go on where a worker paused: load the model, make the optimizer with connect=False, load this, connect.
         What the saved state does not hold, such as that of another method, starts from zero.
         Raises ConfigError or ValueError, and changes nothing, when the groups or the shapes are others.
         """
@@ -273,6 +274,8 @@ class GradientSGD(Standing, torch.optim.Optimizer):
             return
         self.state.clear()
         checkpoint.load(parts)
+        if not self._connected:
+            checkpoint.load_masters(replica, self.param_groups, state_dict["state"])
         replica.load_counters(counters)
 
     def close(self, outcome: str = "finished", reason: str = "") -> None:
@@ -281,19 +284,23 @@ class GradientSGD(Standing, torch.optim.Optimizer):
         Further steps are errors; may be called twice.
 
         Args:
-            outcome: "finished", "left" (asked to end early; the server does not count it as finished) or "failed",
-                which sends nothing but the goodbye.
+            outcome: "finished", "left" (asked to end early; the server does not count it as finished), "failed",
+                which sends nothing but the goodbye, or "paused", which sends no more either: the server keeps this
+                worker's place, for one that comes back with the same weights to go on without a snapshot.
             reason: for the server's report.
         """
-        if outcome not in ("finished", "left", "failed"):
-            raise ConfigError(f"close: outcome must be finished, left or failed, got {outcome!r}")
+        if outcome not in ("finished", "left", "failed", "paused"):
+            raise ConfigError(f"close: outcome must be finished, left, failed or paused, got {outcome!r}")
         replica = self._replica
         if replica is None or not self._connected:
             return
         self._connected = False
         self._farewell.detach()
+        if outcome == "paused":
+            replica.pause(reason)
+            return
         try:
-            if outcome != "failed" and not self._showing:
+            if outcome != "failed" and not self._showing and replica.session.connected:
                 replica.leave()
         finally:
             replica.session.close(outcome, reason)

@@ -18,14 +18,18 @@ from typing import Any, TypeVar
 
 from .errors import AuthenticationError, DivergedError, ProtocolError, RefusedError
 
-PROTOCOL = 1
+PROTOCOL = 2
 MAX_TENSORS = 65535
 FRAME_SLACK = 1 << 17  # room for metadata and for small messages beside a dense model
 
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """What a worker says first. `sequence` counts its acknowledged pushes; `identity` outlives a session."""
+    """What a worker says first.
+
+    `sequence` counts its acknowledged pushes; `identity` outlives a session; `digest` is that of the weights that it
+    holds, if it would go on from them.
+    """
 
     protocol: int
     wire: int
@@ -39,11 +43,16 @@ class Hello:
     tensors: list[Any]
     buffers: list[Any]
     sequence: int
+    digest: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class Welcome:
-    """The server's answer. `applied` counts the pushes of this worker that it has applied."""
+    """The server's answer.
+
+    `applied` counts the pushes of this worker that it has applied; `resumed` is the version of the weights that the
+    worker holds, if it goes on from them, and null if it is to ask for a snapshot.
+    """
 
     session: str
     rank: int
@@ -54,6 +63,7 @@ class Welcome:
     cap: int
     codec: str
     applied: int
+    resumed: int | None
 
 
 Message = TypeVar("Message", Hello, Welcome)

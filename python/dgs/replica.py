@@ -84,8 +84,11 @@ class Replica:
         self.accumulated = 0  # steps since the last exchange
 
     def connect(self) -> None:
-        """Joins the server and loads its weights and buffers."""
-        self._load(self.session.join(timedelta(seconds=self._settings.connect_timeout)))
+        """Joins the server and loads its weights and buffers; one that paused with these weights keeps its own."""
+        timeout = timedelta(seconds=self._settings.connect_timeout)
+        model = self.session.resume(timeout, self.weights.digest())
+        if model is not None:
+            self._load(model)
 
     def post(self, groups: Sequence[Mapping[str, Any]]) -> None:
         """The first half of a step: computes the push and sends it, once the exchange before it is settled.
@@ -240,7 +243,7 @@ class Replica:
             self.weights.add_sparse(*session.entries(reply))
         else:
             self.weights.add_dense(session.values(reply))
-        if reply.applied and self.buffers.due(session.traffic.exchanges):
+        if reply.applied and self.buffers.due(session.sequence):
             self.send_buffers()
 
     def _load(self, model: Model) -> None:
@@ -266,6 +269,11 @@ class Replica:
         if self._settings.flush:
             self.flush()
         self.send_buffers()
+
+    def pause(self, reason: str) -> None:
+        """Says goodbye for a while: the server keeps this worker's mirror."""
+        self.land()
+        self.session.close("paused", reason, self.weights.digest())
 
     def farewell(self, termination: Termination) -> None:
         """The end of a worker that did not `close`."""
@@ -299,6 +307,7 @@ class Replica:
         """What a saved state holds beside the method's: numbers alone."""
         return {
             "accumulated": self.accumulated,
+            "active": self.session.active,
             "first_lr": list(self._hypers.first_lr),
             "method": dict(self.method.numbers),
         }
@@ -307,6 +316,7 @@ class Replica:
         """Takes what `counters` gave; a state saved by another optimizer has none."""
         self.accumulated = int(counters.get("accumulated", 0))
         self._hypers.first_lr = [float(lr) for lr in counters.get("first_lr", self._hypers.first_lr)]
+        self.session.active = int(counters.get("active", self.session.active))
         saved = counters.get("method", {})
         self.method.numbers = {name: int(saved.get(name, n)) for name, n in self.method.numbers.items()}
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ class Termination:
 
     def __init__(self) -> None:
         self.urgent: Callable[[], bool] = lambda: False
+        self._process = os.getpid()
         self._depth = 0
         self._installed = False
         self.asked = False
@@ -50,6 +52,10 @@ class Termination:
                 raise SystemExit(STATUS)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:  # forked, as a data loader's are: it has no session to end
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
         again, self.asked = self.asked, True
         if not self._depth or again or self.urgent():
             raise SystemExit(STATUS)

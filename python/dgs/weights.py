@@ -76,9 +76,15 @@ class Weights:
         """A copy of all weights, float32 [N] on the CPU."""
         return torch.cat([m.cpu() for m in self.masters])
 
-    def digest(self, segment: int) -> str:
-        """A hash of one segment's bytes."""
-        return digest(self.masters[segment])
+    def digest(self, segment: int | None = None) -> str:
+        """A hash of one segment's bytes, or of all."""
+        return digest(self.flat() if segment is None else self.masters[segment])
+
+    def restore(self, segment: int, master: Tensor) -> None:
+        """Takes a saved master, float32, if the parameter is what it rounds to."""
+        p = self.parameters[segment]
+        if not _is_master(p) and torch.equal(p.detach(), master.to(p.device, p.dtype)):
+            self.masters[segment].copy_(master.view(-1))
 
     @contextmanager
     def swapped(self, flat: Tensor) -> Iterator[None]:

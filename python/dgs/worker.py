@@ -80,10 +80,30 @@ class Worker:
             ServerUnreachableError: no server came within `timeout`.
             RefusedError: the server does not take this worker; the message says why.
         """
-        hello = make_hello(self.layout, self.settings, self.dense, self._identity, self.sequence)
+        self._meet(timeout, None)
+        return self._first_snapshot()
+
+    def resume(self, timeout: timedelta, digest: str) -> Model | None:
+        """Joins the run with weights of that digest; None if the server takes them as they are.
+
+        That is so where this worker paused with them; else the same as `join`, which also says what is raised.
+        """
+        welcome = self._meet(timeout, digest)
+        if welcome.resumed is None:
+            return self._first_snapshot()
+        self.version = self.held = welcome.resumed
+        self.sequence = welcome.applied
+        log.info("worker %d goes on after %d pushes, without a snapshot", welcome.rank, welcome.applied)
+        return None
+
+    def _meet(self, timeout: timedelta, digest: str | None) -> Welcome:
+        hello = make_hello(self.layout, self.settings, self.dense, self._identity, self.sequence, digest)
         link, self.welcome = meet(self._dial, self.settings.token, hello, timeout)
+        self._link, self._heart = link, Heart(link, self.settings.heartbeat)
+        return self.welcome
+
+    def _first_snapshot(self) -> Model:
         try:
-            self._link, self._heart = link, Heart(link, self.settings.heartbeat)
             return self._snapshot(mirror=True)
         except BaseException:
             self._hang_up()
@@ -203,8 +223,8 @@ class Worker:
         self.traffic.other_bytes += frame.numel()
         self._send(frame)
 
-    def close(self, outcome: str = "finished", reason: str = "") -> None:
-        """Says goodbye and frees the link, its threads and sockets."""
+    def close(self, outcome: str = "finished", reason: str = "", digest: str | None = None) -> None:
+        """Says goodbye and frees the link, its threads and sockets; `digest`: of the weights of one that pauses."""
         if self._link is None or not self.connected:
             return
         if self._flight is not None and not self._flight.landed(_GOODBYE_TIMEOUT.total_seconds()):
@@ -214,7 +234,8 @@ class Worker:
             return
         try:
             header = self._header(Kind.GOODBYE, Codec.BYTES, self.sequence)
-            frame = self._packer.opaque(header, protocol.meta(outcome=outcome, reason=reason[:1000]))
+            meta = protocol.meta(outcome=outcome, reason=reason[:1000], digest=digest)
+            frame = self._packer.opaque(header, meta)
             self._link.send(frame, _GOODBYE_TIMEOUT)
             self._link.receive(_GOODBYE_TIMEOUT)
         except (TransportError, FrameError) as error:

@@ -25,7 +25,8 @@ def test_a_saved_state_comes_back_bit_for_bit(mode: str, dtype: torch.dtype) -> 
         worker.param_groups[0]["lr"] = 0.25
         saved = copy.deepcopy(worker.state_dict())
         names = {"dgs": {"velocity"}, "gd": {"residual"}, "dgc": {"velocity", "residual"}, "asgd": set()}
-        assert all(set(state) == names[mode] for state in saved["state"].values())
+        master = {"master"} if dtype == torch.bfloat16 else set()
+        assert all(set(state) == names[mode] | master for state in saved["state"].values())
         assert len(worker.state) == 0, "state_dict leaves nothing behind"
 
         resumed = fleet.join(other, lr=0.1, **momentum)

@@ -89,8 +89,12 @@ class WatchedState(ServerState):
 
     def mirror(self, snapshot: Snapshot) -> Mirror:
         made = super().mirror(snapshot)
-        self.mirrors.append(made)
         self.log.append(("mirror", snapshot.version, made.weights.clone()))
+        return made
+
+    def mirror_of(self, weights: Tensor) -> Mirror:
+        made = super().mirror_of(weights)
+        self.mirrors.append(made)
         return made
 
 

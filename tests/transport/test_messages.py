@@ -13,8 +13,8 @@ from dgs.errors import AuthenticationError, ProtocolError, RefusedError
 from dgs.protocol import Hello, Welcome
 from dgs.transport.frames import parse_json
 
-HELLO = Hello(1, 1, "me", None, "sparse", "dgs", "float32", ["float32"], "00", [["w", [2]]], [], 0)
-WELCOME = Welcome("1-me", 1, 0, 2, 0, None, 1000, "float32", 0)
+HELLO = Hello(1, 1, "me", None, "sparse", "dgs", "float32", ["float32"], "00", [["w", [2]]], [], 0, None)
+WELCOME = Welcome("1-me", 1, 0, 2, 0, None, 1000, "float32", 0, None)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import Any
 
@@ -39,6 +39,7 @@ def init_server(
     every: int = 1,
     listener: Listener | None = None,
     stop: threading.Event | None = None,
+    state: Mapping[str, Any] | None = None,
     **settings: Any,
 ) -> Report:
     """Serves the parameters of `net` until the workers are done; `net` then holds the trained parameters and buffers.
@@ -54,6 +55,7 @@ def init_server(
         every: versions between two calls.
         listener: where workers come; by default gloo at `master`:`port`.
         stop: set it from another thread or a signal handler to end the run.
+        state: where an earlier server ended, a Report's or a ModelSnapshot's; instead of the weights of `net`.
         settings: see dgs.config.Settings.
 
     Returns:
@@ -72,22 +74,28 @@ def init_server(
     with torch.no_grad():
         theta = torch.cat([p.detach().float().reshape(-1).cpu() for _, p in trainable(net)])
     end = resolved.max_version
-    state = ServerState(layout, theta, device=device, max_version=end, sampled=resolved.sampled)
+    parameters = ServerState(layout, theta, device=device, max_version=end, sampled=resolved.sampled)
     store = store_of(net, layout, resolved)
     if listener is None:
         run = config.agent_run(resolved)
         listener = GlooListener(resolved.master, resolved.port, address=resolved.address, agent_run=run)
-    server = Server(state, store, resolved, listener, dense=METHODS[resolved.mode].dense, stop=stop)
+    server = Server(parameters, store, resolved, listener, dense=METHODS[resolved.mode].dense, stop=stop)
+    try:
+        if state is not None:
+            server.load_state_dict(state)
+    except ConfigError:
+        listener.close()
+        raise
     try:
         with ExitStack() as stack:
             if on_version is not None:
-                stack.enter_context(Evaluator(state, store, on_version, every))
+                stack.enter_context(Evaluator(parameters, store, on_version, every, server.state_dict))
             log.info("serving %d parameters at %s:%d", layout.numel, resolved.master, resolved.port)
             report = server.serve()
     finally:  # after the last call of on_version, which may load into `net` too
-        model_snapshot(state, store).load_into(net)
+        model_snapshot(parameters, store).load_into(net)
     for worker in report.workers:
-        if worker.outcome != "finished":
+        if worker.outcome not in ("finished", "paused"):
             log.warning("worker %d %s: %s", worker.rank, worker.outcome, worker.reason)
     return report
 

@@ -6,12 +6,14 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from torch import Tensor, nn
 
 from .. import buffers as module_buffers
 from ..buffers import BufferStore
+from ..errors import ConfigError
 from ..layout import Layout
 from .state import ServerState
 
@@ -25,6 +27,16 @@ class ModelSnapshot:
     version: int
     parameters: Mapping[str, Tensor]
     buffers: Mapping[str, Tensor]
+    state: Callable[[], dict[str, Any]] | None = field(default=None, repr=False, compare=False)
+
+    def server_state(self) -> dict[str, Any]:
+        """The server's state_dict now, for `init_server(…, state=)`; its version may have gone on.
+
+        Raises ConfigError where no server is running: a snapshot of a simulation, or of a run that has ended.
+        """
+        if self.state is None:
+            raise ConfigError("server_state: there is no server; in a run's end take the Report's state")
+        return self.state()
 
     def load_into(self, model: nn.Module) -> None:
         """Copies parameters and buffers into `model`."""
@@ -44,12 +56,25 @@ def named(layout: Layout, flat: Tensor) -> dict[str, Tensor]:
 
 
 class Evaluator:
-    """A thread that calls `function` each time `every` versions have passed; a slow one skips versions."""
+    """A thread that calls `function` each time `every` versions have passed; a slow one skips versions.
+
+    Args:
+        state, buffers: the server's.
+        function: takes the snapshot.
+        every: versions between two calls.
+        state_dict: what the snapshot's `server_state` calls.
+    """
 
     def __init__(
-        self, state: ServerState, buffers: BufferStore, function: Callable[[ModelSnapshot], None], every: int
+        self,
+        state: ServerState,
+        buffers: BufferStore,
+        function: Callable[[ModelSnapshot], None],
+        every: int,
+        state_dict: Callable[[], dict[str, Any]] | None = None,
     ) -> None:
         self._state, self._buffers, self._function, self._every = state, buffers, function, every
+        self._state_dict = state_dict
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="dgs-on-version", daemon=True)
 
@@ -69,7 +94,7 @@ class Evaluator:
                 if ended:
                     return
                 continue
-            snapshot = model_snapshot(self._state, self._buffers)
+            snapshot = replace(model_snapshot(self._state, self._buffers), state=self._state_dict)
             due = snapshot.version - snapshot.version % self._every + self._every
             try:
                 self._function(snapshot)

@@ -4,17 +4,21 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from datetime import timedelta
+from typing import Any
 
 from ..buffers import BufferStore
 from ..config import Settings
+from ..errors import ConfigError
 from ..protocol import Hello, Welcome
 from ..transport import Link
+from . import pauses
 from .budget import Budget
 from .join import check_hello
 from .roster import Roster
 from .session import Exchange, Session
-from .state import ServerState
+from .state import ServerState, Snapshot
 
 log = logging.getLogger(__name__)
 
@@ -45,13 +49,48 @@ class Reception:
         check_hello(hello, self.state.layout, self.settings, self._dense)
         return self.roster.admit(link, hello, self._shared)
 
+    def state_dict(self) -> dict[str, Any]:
+        """θ at one version, every worker's mirror between two of its exchanges, and the buffers.
+
+        Numbers, strings and tensors on the CPU alone, so that `torch.load` takes it with weights_only=True. It holds
+        the workers that are there and those that paused.
+        """
+        with self._shared.gate.exclusive():
+            snapshot = self.state.snapshot()
+            here = [paused for s in self.roster.sessions() if (paused := s.paused()) is not None]
+            workers = {p.rank: p.saved() for p in (*self.roster.pauses.all(), *here)}
+            buffers = self.buffers.state_dict()
+        return {
+            "fingerprint": f"{self.state.layout.fingerprint:016x}",
+            "version": snapshot.version,
+            "theta": snapshot.theta,
+            "workers": workers,
+            "buffers": buffers,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on from what `state_dict` gave, before any worker comes: all that it holds count as paused.
+
+        Raises ConfigError when it is of another model.
+        """
+        layout = self.state.layout
+        if state.get("fingerprint") != f"{layout.fingerprint:016x}":
+            raise ConfigError(
+                "state: it must be the state_dict of a server of this model, got one of other tensors or buffers"
+            )
+        found = [pauses.loaded(int(rank), saved, layout.numel) for rank, saved in state["workers"].items()]
+        self.state.load(Snapshot(int(state["version"]), state["theta"]))
+        self.buffers.load_state_dict(state["buffers"])
+        for paused in found:
+            self.roster.pauses.keep(paused)
+
     def dismiss(self, session: Session, outcome: str, reason: str) -> None:
         """Ends a session's place; `outcome` is a Report's."""
         worker = session.worker
         if outcome in ("died", "failed"):
             self.buffers.forget(worker.rank)
         self.roster.leave(session, outcome, reason)
-        if outcome == "finished":
-            log.info("worker %d finished after %d exchanges", worker.rank, worker.exchanges)
+        if outcome in ("finished", "paused"):
+            log.info("worker %d %s after %d exchanges", worker.rank, outcome, worker.exchanges)
         elif outcome != "alive":
             log.warning("worker %d %s at version %d: %s", worker.rank, outcome, self.state.version, reason)

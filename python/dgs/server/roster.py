@@ -7,12 +7,14 @@ import itertools
 import logging
 import threading
 import time
+from dataclasses import replace
 
 from ..config import CODECS, Settings
 from ..errors import LinkClosedError, RefusedError
 from ..protocol import Hello, Welcome, cap
 from ..transport import Link
 from .join import codec_down
+from .pauses import Paused, Pauses
 from .session import Exchange, Session, WorkerRecord
 
 log = logging.getLogger(__name__)
@@ -36,6 +38,7 @@ class Roster:
         self._joining: set[Link] = set()
         self._sessions: dict[int, Session] = {}  # by rank
         self._workers: dict[str, WorkerRecord] = {}  # by identity
+        self.pauses = Pauses()
         self._numbers = itertools.count(1)
         self._last_alive: float | None = None
 
@@ -76,19 +79,34 @@ class Roster:
             if other.worker.identity == hello.identity or other.worker.rank == hello.rank:
                 self._displace(other, hello)
         with self._lock:
-            rank = self._free_rank(hello)
-            worker = self._workers.get(hello.identity)
-            if worker is None:
-                down = codec_down(hello, self._settings)
-                worker = WorkerRecord(
-                    hello.identity, rank, CODECS[hello.codec], down, self._dense, hello.sequence
-                )
-                self._workers[hello.identity] = worker
-            else:
-                log.warning("worker %d joins again", rank)
+            paused = self.pauses.find(hello.rank, hello.digest)
+            rank = self._free_rank(hello, paused)
+            if paused is not None and paused.rank != rank:
+                paused = None
+            worker = self._record(hello, rank, paused)
             worker.rank, worker.outcome, worker.reason = rank, "alive", ""
             session = self._sessions[rank] = Session(link, worker, shared)
-            return session, self._welcome(worker, shared)
+            if paused is not None:
+                session.resume(paused)
+            self.pauses.drop(rank)
+            return session, self._welcome(worker, shared, paused)
+
+    def _record(self, hello: Hello, rank: int, paused: Paused | None) -> WorkerRecord:
+        """What is known of the worker that says `hello`; one that paused at its rank is it, or will not come back."""
+        worker = self._workers.get(hello.identity)
+        if worker is not None:
+            log.warning("worker %d joins again", rank)
+            return worker
+        down = codec_down(hello, self._settings)
+        made = WorkerRecord(hello.identity, rank, CODECS[hello.codec], down, self._dense, hello.sequence)
+        for before in [w for w in self._workers.values() if w.rank == rank and w.outcome == "paused"]:
+            if paused is None:
+                before.outcome = "left"
+            else:
+                del self._workers[before.identity]
+                made = replace(before, identity=hello.identity, codec_up=made.codec_up, codec_down=down)
+        self._workers[hello.identity] = made
+        return made
 
     def _displace(self, other: Session, hello: Hello) -> None:
         """Ends a session whose place is asked for, if its worker is the same that asks, or silent.
@@ -106,12 +124,12 @@ class Roster:
         other.link.interrupt()
         other.ended.wait(_DISPLACE_TIMEOUT)
 
-    def _free_rank(self, hello: Hello) -> int:
+    def _free_rank(self, hello: Hello, paused: Paused | None) -> int:
         settings = self._settings
         if len(self._sessions) >= settings.max_workers:
             raise RefusedError("full", f"the server has its {settings.max_workers} workers")
         known = self._workers.get(hello.identity)
-        rank = hello.rank or (known.rank if known else 0)
+        rank = hello.rank or (known.rank if known else paused.rank if paused else 0)
         if hello.rank is None and (not rank or rank in self._sessions):
             rank = self._unused_rank()
         if rank in self._sessions:
@@ -125,14 +143,14 @@ class Roster:
         return rank
 
     def _unused_rank(self) -> int:
-        """The lowest rank without a session, and if there is one in the world, whose worker has not finished."""
-        finished = {w.rank for w in self._workers.values() if w.outcome == "finished"}
-        fresh = next(r for r in itertools.count(1) if r not in self._sessions and r not in finished)
+        """The lowest rank without a session, and if there is one, whose worker has neither finished nor paused."""
+        away = {w.rank for w in self._workers.values() if w.outcome == "finished"} | self.pauses.ranks()
+        fresh = next(r for r in itertools.count(1) if r not in self._sessions and r not in away)
         if self._settings.world_size is None or fresh < self._settings.world_size:
             return fresh
         return next(r for r in itertools.count(1) if r not in self._sessions)
 
-    def _welcome(self, worker: WorkerRecord, shared: Exchange) -> Welcome:
+    def _welcome(self, worker: WorkerRecord, shared: Exchange, paused: Paused | None) -> Welcome:
         state, world = shared.state, self._settings.world_size
         return Welcome(
             session=f"{next(self._numbers)}-{worker.identity[:8]}",
@@ -144,12 +162,17 @@ class Roster:
             cap=cap(state.layout.numel, shared.buffers.nbytes),
             codec=worker.codec_down.name.lower(),
             applied=worker.applied,
+            resumed=None if paused is None else paused.version,
         )
 
     def leave(self, session: Session, outcome: str, reason: str) -> None:
         """Takes the session's worker off the list of those alive."""
         worker = session.worker
+        stays = outcome in ("paused", "alive")  # alive: the server was stopped before it
+        paused = session.paused() if stays else None
         with self._lock:
+            if paused is not None:
+                self.pauses.keep(paused)
             if self._sessions.get(worker.rank) is session:
                 del self._sessions[worker.rank]
             worker.outcome, worker.reason = outcome, reason
@@ -168,7 +191,7 @@ class Roster:
         """Whether the run is: by the rule of `init_server`."""
         with self._lock:
             busy = bool(self._sessions or self._joining)
-            finished = len({w.rank for w in self._workers.values() if w.outcome == "finished"})
+            finished = len({w.rank for w in self._workers.values() if w.outcome in ("finished", "paused")})
             last = self._last_alive
         if busy:
             return False
@@ -183,7 +206,7 @@ class Roster:
         if finished >= settings.world_size - 1:
             return True
         if now - last > settings.grace:
-            log.warning("no worker has been alive for %g s; %d finished", settings.grace, finished)
+            log.warning("no worker has been alive for %g s; %d finished or paused", settings.grace, finished)
             return True
         return False
 

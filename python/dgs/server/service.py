@@ -6,8 +6,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from datetime import timedelta
+from typing import Any
 
 from ..buffers import BufferStore
 from ..config import Settings
@@ -30,12 +32,14 @@ class Report:
     """How a run ended: the last version, and every worker with its outcome.
 
     An outcome is "finished", "left" (it was asked to end early, by SIGTERM say) or "failed", the worker's own words;
-    "died" (it left without one), or "alive" (the server was stopped before it).
+    "paused" (it may come back), "died" (it left without one), or "alive" (the server was stopped before it). `state`
+    is the server's state_dict at the end, for `init_server(…, state=)`.
     """
 
     version: int
     seconds: float
     workers: tuple[WorkerRecord, ...]
+    state: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def died(self) -> list[int]:
@@ -71,6 +75,17 @@ class Server:
         """Workers with a session now."""
         return self._roster.active()
 
+    def state_dict(self) -> dict[str, Any]:
+        """θ, its version, the workers' mirrors and the buffers, at one moment; may be called while pushes go on.
+
+        Live workers are in it as well as those that paused, but not those of a dense method, which has no mirrors.
+        """
+        return self._reception.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on from a `state_dict`; before `serve`. Raises ConfigError when it is of another model."""
+        self._reception.load_state_dict(state)
+
     def stop(self) -> None:
         """Makes `serve` end the sessions and return."""
         self._told.set()
@@ -91,7 +106,8 @@ class Server:
                     break
         finally:
             self._close()
-        return Report(self.state.version, time.monotonic() - began, self._roster.workers())
+        seconds = time.monotonic() - began
+        return Report(self.state.version, seconds, self._roster.workers(), self.state_dict())
 
     def _start(self, link: Link) -> None:
         self._threads = [t for t in self._threads if t.is_alive()]

@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
@@ -22,6 +22,8 @@ from ..frames import Packer
 from ..transport import Link
 from ..weights import digest
 from .budget import Budget
+from .lock import SharedLock
+from .pauses import Paused
 from .state import Mirror, ServerState
 
 log = logging.getLogger(__name__)
@@ -40,7 +42,7 @@ class WorkerRecord:
     codec_down: Codec
     dense: bool
     applied: int = 0  # its pushes that were applied, as the worker counts them
-    outcome: str = "alive"  # then "finished", "left", "failed" or "died"
+    outcome: str = "alive"  # then "finished", "left", "paused", "failed" or "died"
     reason: str = ""
     exchanges: int = 0
     bytes_up: int = 0
@@ -51,13 +53,18 @@ class WorkerRecord:
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """What the sessions of one server share."""
+    """What the sessions of one server share.
+
+    `gate` is held shared from before a push is applied until its answer is made: who holds it exclusively sees every
+    mirror between two exchanges.
+    """
 
     state: ServerState
     buffers: BufferStore
     budget: Budget
     active: Callable[[], int]
     timeout: timedelta
+    gate: SharedLock = field(default_factory=SharedLock)
 
 
 class Session:
@@ -68,6 +75,8 @@ class Session:
         self._shared, self._state = shared, shared.state
         self._packer = Packer(shared.state.layout)
         self._mirror: Mirror | None = None
+        self._held = 0  # the version of the weights that the worker was sent last
+        self._told_digest: str | None = None
         self.dropped = ""  # why the server ended it, if it did
         self.ended = threading.Event()  # set when nothing more will be applied
 
@@ -100,7 +109,30 @@ class Session:
             self._reply(Kind.ERROR, decoded.header, meta)
         return None
 
+    def resume(self, paused: Paused) -> None:
+        """Goes on where the worker paused; before the first frame."""
+        self.worker.applied, self._held = paused.applied, paused.version
+        if paused.weights is not None:
+            self._mirror = self._state.mirror_of(paused.weights)
+
+    def paused(self) -> Paused | None:
+        """The worker as it stands between two exchanges; None if it could not go on from there.
+
+        The weights are those of the session, and change with its next exchange.
+        """
+        weights = None if self._mirror is None else self._mirror.weights
+        hash_ = self._told_digest if weights is None else digest(weights)
+        if hash_ is None:
+            return None
+        return Paused(self.worker.rank, self.worker.applied, self._held, hash_, weights)
+
     def _push(self, decoded: Decoded) -> None:
+        with self._shared.gate.shared():
+            answer = self._exchange(decoded)
+        self._send(answer)
+
+    def _exchange(self, decoded: Decoded) -> Tensor:
+        """Applies a push, and makes the frame that answers it."""
         meta = protocol.parse_meta(decoded.meta)
         density = self._check_push(decoded, meta)
         values = self._packer.values(decoded)
@@ -118,9 +150,8 @@ class Session:
             "staleness": self.worker.staleness,
         }
         if self.worker.dense:
-            self._reply_model(decoded.header, answer)
-        else:
-            self._reply_difference(decoded.header, answer, density, values)
+            return self._model(decoded.header, answer)
+        return self._difference(decoded.header, answer, density, values)
 
     def _check_push(self, decoded: Decoded, meta: dict[str, Any]) -> float:
         """Everything that can be wrong with a push, before it is applied; returns the worker's density."""
@@ -151,9 +182,7 @@ class Session:
                 "drift", f"the weights of {segment.name} are not those that this worker was sent"
             )
 
-    def _reply_difference(
-        self, header: Header, answer: dict[str, Any], density: float, pushed: Tensor
-    ) -> None:
+    def _difference(self, header: Header, answer: dict[str, Any], density: float, pushed: Tensor) -> Tensor:
         worker, mirror = self.worker, self._mirror
         assert mirror is not None
         counts = self._shared.budget.counts(
@@ -164,21 +193,24 @@ class Session:
         except DivergedError as error:
             # The push is applied, so it cannot be refused: the worker is to join again, with a snapshot.
             raise ProtocolError(str(error)) from None
+        self._held = version
         self._watch(mirror, pushed)
         header = self._header(Kind.PULL, header, worker.codec_down, version)
-        self._send(self._packer.sparse(header, protocol.meta(**answer), selection))
+        return self._packer.sparse(header, protocol.meta(**answer), selection)
 
-    def _reply_model(self, header: Header, answer: dict[str, Any]) -> None:
+    def _model(self, header: Header, answer: dict[str, Any]) -> Tensor:
         snapshot = self._state.snapshot()
+        self._held = snapshot.version
         header = self._header(Kind.PULL, header, Codec.FLOAT32, snapshot.version)
-        self._send(self._packer.dense(header, protocol.meta(**answer), snapshot.theta))
+        return self._packer.dense(header, protocol.meta(**answer), snapshot.theta)
 
     def _request(self, decoded: Decoded) -> None:
         """A snapshot and the buffers; as the worker's new weights ("mirror") or only to look at."""
         meta = protocol.parse_meta(decoded.meta)
         snapshot = self._state.snapshot()
-        if meta.get("mirror") and not self.worker.dense:
-            self._mirror = self._state.mirror(snapshot)
+        if meta.get("mirror"):
+            self._held = snapshot.version
+            self._mirror = None if self.worker.dense else self._state.mirror(snapshot)
         answer = protocol.meta(active=self._shared.active(), applied=self.worker.applied)
         header = self._header(Kind.SNAPSHOT, decoded.header, Codec.FLOAT32, snapshot.version)
         packer = Packer(self._state.layout)  # of its own: a dense model's room is not kept for sparse replies
@@ -201,7 +233,9 @@ class Session:
         except TransportError as error:
             log.debug("worker %d did not wait for the echo of its goodbye: %s", self.worker.rank, error)
         told = meta.get("outcome")
-        outcome = told if told in ("failed", "left") else "finished"
+        outcome = told if told in ("failed", "left", "paused") else "finished"
+        if isinstance(meta.get("digest"), str):
+            self._told_digest = meta["digest"]
         return outcome, str(meta.get("reason", ""))[:1000]
 
     def _watch(self, mirror: Mirror, pushed: Tensor) -> None:

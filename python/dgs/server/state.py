@@ -140,10 +140,20 @@ class ServerState:
         with self._lock.shared():
             return Snapshot(self._version, self._theta.to("cpu", copy=True))
 
+    def load(self, snapshot: Snapshot) -> None:
+        """Goes on from a saved θ and its version."""
+        with self._lock.exclusive():
+            self._theta.copy_(snapshot.theta)
+            self._version = snapshot.version
+
     def mirror(self, snapshot: Snapshot) -> Mirror:
         """The mirror of a worker that was sent `snapshot`."""
+        return self.mirror_of(snapshot.theta)
+
+    def mirror_of(self, weights: Tensor) -> Mirror:
+        """The mirror of a worker that holds `weights`, float32 [N]."""
         room = Room(self.layout.offsets.diff(), self.device, sampled=self.sampled)
-        return Mirror(snapshot.theta.to(self.device, copy=True), room)
+        return Mirror(weights.to(self.device, copy=True), room)
 
     def behind(self, mirror: Mirror) -> float:
         """‖θ - b‖, what a worker has not yet seen."""
