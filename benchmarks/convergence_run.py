@@ -41,13 +41,12 @@ class Setup:
 
 @dataclass(frozen=True)
 class Plan:
-    """One run. `rate` is η/(1-m), so that a grid means the same for all; `held_out` ones are for choosing it."""
+    """One run. `rate` is η/(1-m), so that a grid means the same for all; an epoch is a pass over `images` images."""
 
     name: str
     rate: float
     epochs: float
     seed: int
-    held_out: bool
     batch_size: int
     workers: int
     images: int
@@ -68,14 +67,12 @@ class Cifar:
     """
 
     def __init__(self, root: Path, compiled: bool, progress: Callable[[float], object]) -> None:
-        self._train, self._test, self._progress = load(root, train=True), load(root, train=False), progress
+        self._train, self.test, self._progress = load(root, train=True), load(root, train=False), progress
         self._forward = torch.compile(_forward) if compiled else _forward
 
     def split(self, plan: Plan) -> tuple[Images, Images]:
-        """Images to train on and to measure by."""
+        """Images to train on, and those held out of them."""
         images, labels = self._train
-        if not plan.held_out:
-            return (images[: plan.images], labels[: plan.images]), self._test
         cut = len(labels) - round(HELD_OUT * len(labels))
         kept = min(plan.images, cut)
         return (images[:kept], labels[:kept]), (images[cut:], labels[cut:])
@@ -118,7 +115,7 @@ def dealt(images: Images, size: int, index: int, workers: int, seed: int) -> Ite
 def carry_out(plan: Plan, setup: Setup, cifar: Cifar) -> dict[str, Any]:
     """Trains and returns the record: the plan, what was reached, and the curve."""
     workers = setup.workers or plan.workers
-    training, measured = cifar.split(plan)
+    training, held_out = cifar.split(plan)
     pass_ = len(training[1]) // plan.batch_size
     steps = max(1, round(plan.epochs * pass_))
     lr = plan.rate * (1 - setup.momentum)
@@ -131,12 +128,14 @@ def carry_out(plan: Plan, setup: Setup, cifar: Cifar) -> dict[str, Any]:
             lambda index: dealt(training, plan.batch_size, index, workers, plan.seed),
             workers=workers, max_version=steps, lr=lambda at: lr * shape(at), momentum=setup.momentum,
             weight_decay=5e-4, schedule=warm_up, compute=LogNormal(1.0, 0.25), seed=plan.seed, every=pass_,
-            evaluate=lambda net: cifar.evaluate(net, measured), mode=setup.mode, buffers_every=25,
+            evaluate=lambda net: cifar.evaluate(net, cifar.test), mode=setup.mode, buffers_every=25,
             **setup.settings,
         )  # fmt: skip
     except DGSError as error:
-        return record | {"accuracy": 0.1, "loss": math.inf, "status": f"{type(error).__name__}: {error}"}
-    return record | {"status": "ok", "minutes": (time.perf_counter() - began) / 60} | _reached(result)
+        return record | {"validation": 0.1, "accuracy": 0.1, "status": f"{type(error).__name__}: {error}"}
+    validation = cifar.evaluate(result.model, held_out)["accuracy"]
+    minutes = (time.perf_counter() - began) / 60
+    return record | {"validation": validation, "status": "ok", "minutes": minutes} | _reached(result)
 
 
 def shape(progress: float) -> float:
