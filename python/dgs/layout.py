@@ -27,6 +27,8 @@ class Segment:
 
 def kept(numel: int, density: float) -> int:
     """k = max(1, ceil(density·n - 1e-9·n)), the entries that a segment of `numel` sends at most (0 of none)."""
+    if density == 1.0:  # of 10^9 entries the 10^-9 would be one
+        return numel
     return min(numel, max(1, math.ceil(density * numel - 1e-9 * numel)))
 
 

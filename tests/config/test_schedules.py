@@ -100,3 +100,30 @@ def test_the_density_told_to_the_server_is_that_of_the_tensors_that_are_not_sent
     only = [defaults(Settings()) | {"params": [PARAMETERS[2]], "lr": 1.0}]
     hypers = Hypers(whole, [PARAMETERS[2]], only, Constant(0.01), METHODS["dgs"])
     assert hypers.density(hypers.at(only, 0, 1)) == 1.0
+
+
+def test_a_rate_of_zero_and_warm_restarts_leave_a_density() -> None:
+    """A coupled density follows the rate down to its floor, at a rate of 0 too, and up again at a restart."""
+    given = groups()
+    hypers = hypers_of(given, CoupledToLR(0.1, floor=0.001))
+    optimizer = torch.optim.SGD([{"params": g["params"], "lr": g["lr"]} for g in given])
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimizer, T_0=4)
+    seen = []
+    for step in range(9):
+        for mine, theirs in zip(given, optimizer.param_groups, strict=True):
+            mine |= {"lr": theirs["lr"], "initial_lr": theirs["initial_lr"]}
+        seen.append(int(hypers.at(given, step, 1).counts[0]))
+        optimizer.step()
+        scheduler.step()
+    assert seen == [1000, 854, 500, 147, 1000, 854, 500, 147, 1000]
+    given[0]["lr"] = given[1]["lr"] = 0.0
+    hyper = hypers.at(given, 9, 1)
+    assert hyper.counts.tolist() == [10, 5, 100] and not hyper.lr.any()
+
+
+def test_a_group_that_began_at_a_rate_of_zero_has_the_whole_density() -> None:
+    given = groups(lr=0.0)
+    hypers = hypers_of(given, CoupledToLR(0.1))
+    assert hypers.at(given, 0, 1).counts.tolist() == [1000, 500, 100]
+    given[0]["lr"] = 0.3
+    assert hypers.at(given, 1, 1).counts.tolist() == [1000, 500, 100]
