@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import signal
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -20,7 +19,7 @@ Start = Callable[..., "Node"]
 @pytest.mark.parametrize("overlap", [False, True])
 def test_sigterm_is_an_orderly_end(start: Start, port: int, when: str, overlap: bool) -> None:
     server = start("server", port=port, world_size=2, grace=0.5)
-    busy = {"busy_at": 20, "busy": 60.0} if when == "while a step computes" else {}
+    busy = {"busy_at": 20, "busy": 600.0} if when == "while a step computes" else {}
     worker = start(
         "worker",
         port=port,
@@ -31,10 +30,8 @@ def test_sigterm_is_an_orderly_end(start: Start, port: int, when: str, overlap: 
     )
     worker.event("busy" if busy else "step")
     version = worker.events("step")[-1]["version"]
-    began = time.monotonic()
     worker.signal(signal.SIGTERM)
-    assert worker.ends(20) == 143
-    assert time.monotonic() - began < 15
+    assert worker.ends(60) == 143, "long before the step has been computed"
     assert server.ends() == 0
     report = server.event("report")
     assert (report["workers"], report["reasons"]) == ([[1, "left"]], ["SIGTERM"])
