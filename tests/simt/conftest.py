@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import shutil
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -96,9 +98,9 @@ def _gradients(grads: Sequence[Tensor], offsets: Tensor) -> tuple[Grads, list[An
 
 
 @pytest.fixture(scope="session")
-def emulated() -> Callable[..., None]:
+def emulated(made: Callable[..., Path]) -> Callable[..., None]:
     """Run an op by name in the emulator: emulated(name, operands by the schema's names, seed, chunk)."""
-    library = ctypes.CDLL(str(build("emulated_ops.so")))
+    library = ctypes.CDLL(str(made("emulated_ops.so")))
 
     def call(name: str, operands: dict[str, Any], seed: int = 0, chunk: int = 1024) -> None:
         library.emulate(ctypes.c_uint64(seed))
@@ -122,7 +124,28 @@ def emulated() -> Callable[..., None]:
     return call
 
 
+def _wanted(items: Sequence[pytest.Item]) -> dict[tuple[str, str], None]:
+    """Return the (program, mode) that tests are going to ask for, first what is asked for first."""
+    wanted: dict[tuple[str, str], None] = {}
+    for item in items:
+        if "emulated" in getattr(item, "fixturenames", ()):
+            wanted["emulated_ops.so", "plain"] = None
+        elif isinstance(item, pytest.Function) and hasattr(item, "callspec"):
+            parameters = item.callspec.params
+            if "mode" in parameters:
+                wanted[parameters.get("program", "test_emulator"), parameters["mode"]] = None
+    return wanted
+
+
 @pytest.fixture(scope="session")
-def made() -> Callable[..., Path]:
-    """Make a program of tests/simt."""
-    return build
+def made(request: pytest.FixtureRequest) -> Iterator[Callable[..., Path]]:
+    """Make a program of tests/simt; all that this session's tests need begins to be compiled, on all cores."""
+    pool = ThreadPoolExecutor(os.cpu_count())
+    compiling = {wanted: pool.submit(build, *wanted) for wanted in _wanted(request.session.items)}
+
+    def make(target: str, mode: str = "plain", **variables: str) -> Path:
+        begun = None if variables else compiling.get((target, mode))
+        return build(target, mode, **variables) if begun is None else begun.result()
+
+    yield make
+    pool.shutdown(cancel_futures=True)

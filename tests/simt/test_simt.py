@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -119,17 +122,30 @@ def report_of(made, tmp_path: Path, bug: Bug) -> str:
     )
 
 
+@pytest.fixture(scope="session")
+def reports(
+    made: Callable[..., Path], request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[Bug, Future[str]]]:
+    """Run the tests against all planted bugs of this session, on all cores; return what each will say."""
+    planted = (item.callspec.params.get("bug") for item in request.session.items if hasattr(item, "callspec"))
+    bugs = [bug for bug in planted if isinstance(bug, Bug)]
+    pool = ThreadPoolExecutor(os.cpu_count())
+    folders = [tmp_path_factory.mktemp("planted") for _ in bugs]
+    yield {bug: pool.submit(report_of, made, path, bug) for bug, path in zip(bugs, folders, strict=True)}
+    pool.shutdown(cancel_futures=True)
+
+
 @pytest.mark.parametrize("bug", PLANTED.values(), ids=PLANTED.keys())
-def test_a_planted_bug_is_found(made, tmp_path, bug):
-    report = report_of(made, tmp_path, bug)
+def test_a_planted_bug_is_found(reports, bug):
+    report = reports[bug].result()
     assert report
     assert bug.says in report
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("bug", MORE_PLANTED.values(), ids=MORE_PLANTED.keys())
-def test_more_planted_bugs_are_found(made, tmp_path, bug):
-    report = report_of(made, tmp_path, bug)
+def test_more_planted_bugs_are_found(reports, bug):
+    report = reports[bug].result()
     assert report
     assert bug.says in report
 
