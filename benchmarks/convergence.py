@@ -167,6 +167,7 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--compile", action="store_true", help="torch.compile: some 40 %% faster on a CPU")
     parser.add_argument("--report", action="store_true", help="only write the table and the curves")
+    parser.add_argument("--page", type=Path, help="a page to write them into as well, docs/convergence.md")
     return parser
 
 
@@ -177,7 +178,13 @@ def main() -> None:
     results = Results(args.out)
     if not args.report:
         work(args, results)
-    report([results.records[p.key] for p in finals(args, results) if p.key in results.records], args.out)
+    modes = list(dict.fromkeys(SETUPS[name].mode for name in args.setups))
+    searches = [p for mode in modes for stage in (short, long) for p in stage(args, results, mode)]
+    shown, searched = (
+        [results.records[p.key] for p in plans if p.key in results.records]
+        for plans in (finals(args, results), searches)
+    )
+    report(shown, searched, args.out, args.page)
 
 
 if __name__ == "__main__":

@@ -14,19 +14,42 @@ from matplotlib import pyplot as plt
 
 Record = dict[str, Any]
 
+_BEGIN, _END = "<!-- figures -->", "<!-- end of figures -->"
+
 _COLOURS = {"sgd": "#222222", "asgd": "#5c6b8a", "gd": "#8f6fb5", "dgc": "#c8553d", "dgs": "#0b6e4f"}
 
 
-def report(records: Sequence[Record], folder: Path) -> None:
-    """Writes table.md and curves.png into `folder`."""
+def report(records: Sequence[Record], searched: Sequence[Record], folder: Path, page: Path | None) -> None:
+    """Writes table.md and curves.png into `folder`, and into the page between its marks and beside it."""
     groups: dict[str, list[Record]] = {}
     for record in records:
         groups.setdefault(record["name"], []).append(record)
     if not groups:
         raise SystemExit("no final run is finished yet: there is nothing to report")
-    (folder / "table.md").write_text(table(groups) + "\n")
+    text = f"{table(groups)}\n\n{search(searched)}\n"
+    (folder / "table.md").write_text(text)
     draw(groups, folder / "curves.png")
-    print(table(groups))
+    print(text)
+    if page is not None:
+        before, _, rest = page.read_text().partition(_BEGIN)
+        after = rest.partition(_END)[2]
+        page.write_text(f"{before}{_BEGIN}\n{text}{_END}{after}")
+        draw(groups, page.with_suffix(".png"))
+
+
+def search(records: Sequence[Record]) -> str:
+    """The accuracy on held-out images by which the rates were chosen."""
+    lengths = sorted({r["epochs"] for r in records})
+    rates = sorted({r["rate"] for r in records})
+    rows = [["held out, %", "epochs", *(f"{rate:g}" for rate in rates)]]
+    for name in dict.fromkeys(r["name"] for r in records):
+        for epochs in lengths:
+            known = {
+                r["rate"]: r["validation"] for r in records if (r["name"], r["epochs"]) == (name, epochs)
+            }
+            cells = (f"{100 * known[rate]:.1f}" if rate in known else "" for rate in rates)
+            rows.append([name, f"{epochs:g}", *cells])
+    return aligned(rows)
 
 
 def table(groups: dict[str, list[Record]]) -> str:
@@ -48,6 +71,11 @@ def table(groups: dict[str, list[Record]]) -> str:
                 *sent,
             ]
         )
+    return aligned(rows)
+
+
+def aligned(rows: list[list[str]]) -> str:
+    """Rows in Markdown, the first one the heading, aligned to be read as they are."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     rows.insert(1, ["-" * widths[0], *("-" * (w - 1) + ":" for w in widths[1:])])
     return "\n".join(

@@ -63,12 +63,21 @@ def test_rates_are_searched_runs_resumed_and_results_reported(
     lines = (tmp_path / "results.jsonl").read_text()
     with (tmp_path / "results.jsonl").open("a") as file:
         file.write('{"key": "torn')
-    again = run(repository, images, tmp_path, "--seeds", "2")
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- figures -->\nold\n<!-- end of figures -->\nafter\n")
+    again = run(repository, images, tmp_path, "--seeds", "2", "--page", str(page))
     assert (tmp_path / "results.jsonl").read_text().startswith(lines)
     added = [(r["name"], r["seed"], r["rate"]) for r in again[len(records) :]]
     assert added == [("sgd", 1, best["sgd"]), ("dgs", 1, best["dgs"])]
-    table = (tmp_path / "table.md").read_text().splitlines()
-    assert [line.split("|")[1].strip() for line in table[2:]] == ["sgd", "dgs", "dgs, 1 % down"]
+    table, _, search = (tmp_path / "table.md").read_text().partition("\n\n")
+    assert [line.split("|")[1].strip() for line in table.splitlines()[2:]] == ["sgd", "dgs", "dgs, 1 % down"]
+    assert [line.split("|")[1].strip() for line in search.splitlines()[2:]] == ["sgd", "sgd", "dgs", "dgs"]
+    written = page.read_text()
+    assert written.startswith("before\n<!-- figures -->\n| ")
+    assert written.endswith("<!-- end of figures -->\nafter\n")
+    assert table in written
+    assert search in written
+    assert page.with_suffix(".png").exists()
     assert (tmp_path / "curves.png").stat().st_size > 10_000
 
 
