@@ -30,7 +30,8 @@ MAIN = {
     "dgc": Setup("dgc", momentum=0.7, warm_up=0.2),
     "dgs": Setup("dgs", momentum=0.7),
 }
-VARIANTS = {  # of dgs, at its rate
+VARIANTS = {  # at the rate of their method
+    "sgd, 8 × batch": Setup("sgd", momentum=0.9, workers=1, batches=8),
     "dgs, 1 % down": Setup("dgs", momentum=0.7, settings={"density_down": 0.01}),
     "dgs, all down": Setup("dgs", momentum=0.7, settings={"density_down": 1.0}),
     "dgs, 2 workers": Setup("dgs", momentum=0.7, workers=2),

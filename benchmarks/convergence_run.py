@@ -30,12 +30,16 @@ _RAMP = 0.05  # of the run, in which the learning rate rises
 
 @dataclass(frozen=True)
 class Setup:
-    """A method with its settings; `warm_up` is the part of the run in DGC's warm-up densities."""
+    """A method with its settings; `warm_up` is the part of the run in DGC's warm-up densities.
+
+    `batches` times the batch size makes as many times fewer steps of the same images.
+    """
 
     mode: str
     momentum: float = 0.0
     workers: int | None = None  # None: as many as the command says
     warm_up: float = 0.0
+    batches: int = 1
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -116,7 +120,8 @@ def carry_out(plan: Plan, setup: Setup, cifar: Cifar) -> dict[str, Any]:
     """Trains and returns the record: the plan, what was reached, and the curve."""
     workers = setup.workers or plan.workers
     training, held_out = cifar.split(plan)
-    pass_ = len(training[1]) // plan.batch_size
+    size = plan.batch_size * setup.batches
+    pass_ = len(training[1]) // size
     steps = max(1, round(plan.epochs * pass_))
     lr = plan.rate * (1 - setup.momentum)
     warm_up = WarmUp(0.01, max(1, round(setup.warm_up * steps / 4))) if setup.warm_up else None
@@ -125,7 +130,7 @@ def carry_out(plan: Plan, setup: Setup, cifar: Cifar) -> dict[str, Any]:
     try:
         result = simulate(
             lambda: make_net("small"), cifar.loss,
-            lambda index: dealt(training, plan.batch_size, index, workers, plan.seed),
+            lambda index: dealt(training, size, index, workers, plan.seed),
             workers=workers, max_version=steps, lr=lambda at: lr * shape(at), momentum=setup.momentum,
             weight_decay=5e-4, schedule=warm_up, compute=LogNormal(1.0, 0.25), seed=plan.seed, every=pass_,
             evaluate=lambda net: cifar.evaluate(net, cifar.test), mode=setup.mode, buffers_every=25,
