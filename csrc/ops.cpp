@@ -44,6 +44,9 @@ STABLE_TORCH_LIBRARY(dgs, m) {
   // What a value becomes on the wire (codec: 1 float32, 2 float16, 3 bfloat16): rounded to even, saturated,
   // results below 2^-126 zero.
   m.def("quantize_(Tensor(a!) values, int codec) -> ()");
+  // The same of a selection, to a codec with one scale per 128 slots of a segment (codec: 4 int8, 5 level4,
+  // 6 level3, 7 level2, 8 sign): common/block_codecs.h.
+  m.def("quantize_blocks_(Tensor(a!) values, Tensor offsets, Tensor starts, Tensor nnz, int codec) -> ()");
 
   // What was sent is taken out of the worker's state.
   m.def(

@@ -13,6 +13,7 @@
 #include <string>
 #include <string_view>
 
+#include "wire/block_values.h"
 #include "wire/frame.h"
 #include "wire/thread_pool.h"
 #include "wire/xxh64.h"
@@ -174,6 +175,7 @@ PYBIND11_MODULE(_wire, module) {
   module.attr("HEADER_BYTES") = kHeaderBytes;
   module.attr("VERSION") = kVersion;
   module.attr("MAX_NUMEL") = kMaxNumel;
+  module.attr("VALUE_BLOCK") = kValueBlock;
   module.def("frame_capacity", [](std::uint64_t entries, std::uint8_t codec, std::uint64_t numel,
                                   std::uint64_t segments, std::uint64_t meta_bytes) {
     return frame_capacity(entries, static_cast<Codec>(codec), numel, segments, meta_bytes);

@@ -12,6 +12,7 @@ from torch import Tensor
 from dgs_ext import _wire
 
 HEADER_BYTES: int = _wire.HEADER_BYTES
+VALUE_BLOCK: int = _wire.VALUE_BLOCK  # slots of a segment that share a scale
 
 Form = Literal["dense", "sparse", "bytes"]
 
@@ -29,17 +30,32 @@ class Kind(IntEnum):
 
 
 class Codec(IntEnum):
-    """How the values of a frame's body are stored; BYTES is an opaque body."""
+    """How the values of a frame's body are stored; BYTES is an opaque body.
+
+    From INT8 on, values are codes of a few bits and share one scale per 128 slots of a segment.
+    """
 
     BYTES = 0
     FLOAT32 = 1
     FLOAT16 = 2
     BFLOAT16 = 3
+    INT8 = 4
+    LEVEL4 = 5
+    LEVEL3 = 6
+    LEVEL2 = 7
+    SIGN = 8
 
     @property
-    def width(self) -> int:
-        """Bytes per value."""
-        return (1, 4, 2, 2)[self]
+    def in_blocks(self) -> bool:
+        """Whether values share a scale; a whole vector is never sent so."""
+        return self >= Codec.INT8
+
+    @property
+    def width(self) -> float:
+        """Bytes per value, its share of a full block's scale included."""
+        bits = (8, 32, 16, 16, 8, 4, 3, 2, 1)[self]
+        table = 0 if not self.in_blocks else 2 if self is Codec.INT8 else 3
+        return bits / 8 + table / VALUE_BLOCK
 
 
 @dataclass(frozen=True, slots=True)

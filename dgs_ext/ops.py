@@ -36,6 +36,8 @@ __all__ = [
     "apply_velocity_",
     "dense_add_",
     "quantize_",
+    "quantize_blocks_",
+    "quantize_selection_",
     "select",
     "select_difference",
     "selection_counters",
@@ -46,6 +48,7 @@ __all__ = [
 ]
 
 _ops = torch.ops.dgs
+_FIRST_BLOCK_CODEC = 4
 
 
 def _written(*operands: Sequence[Tensor]) -> None:
@@ -186,6 +189,26 @@ def quantize_(values: Tensor, codec: int) -> None:
     _written((values,))
 
 
+def quantize_blocks_(sent: Selection, offsets: Tensor, codec: int) -> None:
+    """Round a selection to a codec with one scale per 128 slots: 4 int8, 5 level4, 6 level3, 7 level2, 8 sign.
+
+    sent: the values in the slots [starts[s], starts[s] + nnz[s]) of each segment become what the codec can say
+
+    A result has its value's sign and at most twice its magnitude; a value too small beside its block's others, or
+    below 2^-126, becomes +0. Large ones are saturated; NaN stays.
+    """
+    _ops.quantize_blocks_(sent.values, offsets, sent.starts, sent.nnz, codec)
+    _written((sent.values,))
+
+
+def quantize_selection_(sent: Selection, offsets: Tensor, codec: int) -> None:
+    """Round the values of `sent` to what the codec can say, by `quantize_` or `quantize_blocks_`."""
+    if codec >= _FIRST_BLOCK_CODEC:
+        quantize_blocks_(sent, offsets, codec)
+    else:
+        quantize_(sent.values, codec)
+
+
 def apply_velocity_(velocity: Sequence[Tensor], keep: Tensor, offsets: Tensor, sent: Selection) -> None:
     """Take what was sent out of the velocity: v -= keep·q on q's indices, keep = 1 - m.
 
@@ -237,5 +260,5 @@ def _fake(*operands: object) -> None:
 
 
 for _name in __all__:
-    if _name not in ("Selection", "SelectionCounters", "selection_counters"):
+    if _name not in ("Selection", "SelectionCounters", "quantize_selection_", "selection_counters"):
         torch.library.register_fake(f"dgs::{_name}", _fake)

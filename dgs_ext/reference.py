@@ -7,6 +7,7 @@ alpha=), so that each is rounded on its own. See csrc/ops.cpp for the operands.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
@@ -15,6 +16,8 @@ from torch import Tensor
 
 SAMPLE = 4096
 SMALLEST_NORMAL = 2.0**-126
+VALUE_BLOCK = 128  # slots of a segment with one scale
+SQRT2 = 11863283 / 2**23  # as float32 has it
 
 
 def segments(x: Sequence[Tensor], offsets: Tensor) -> list[Tensor]:
@@ -197,6 +200,48 @@ def quantize_(values: Tensor, codec: int) -> None:
         limit = torch.finfo(dtype).max
         values.copy_(values.clamp(-limit, limit).to(dtype).float())
     values.copy_(flush(values))
+
+
+def quantize_blocks_(values: Tensor, offsets: Tensor, starts: Tensor, nnz: Tensor, codec: int) -> None:
+    for _, entries in _entries(starts, nnz):
+        for block in values[entries].split(VALUE_BLOCK):
+            block.copy_(_quantized_block(block, codec))
+
+
+def _quantized_block(x: Tensor, codec: int) -> Tensor:
+    """What one block makes of x [n <= 128]: int8 (4), levels of 4, 3 or 2 bits (5, 6, 7), or sign (8)."""
+    m = x.abs().nan_to_num(nan=0.0, posinf=torch.finfo(torch.float32).max).double()
+    m[m < SMALLEST_NORMAL] = 0
+    if not bool(m.any()):
+        return torch.where(x.isnan(), x, 0.0)
+    exponent = math.frexp(float(m.max()))[1] - 1
+    if codec == 4:
+        scale = 2.0 ** max(exponent - 6, -126)
+        q = (m / scale).round().clamp(max=127) * scale
+    elif codec == 8:
+        unit = 2.0 ** (exponent - 23)
+        mean = int((m / unit).floor().sum()) // int((m > 0).sum())
+        few = mean.bit_length() - 8
+        scale = max((mean >> few << few) * unit, SMALLEST_NORMAL)
+        q = torch.where(m >= scale / 2, scale, 0.0)
+    else:
+        t = _half_octave(m)
+        lowest = (t.max() - (2 ** (8 - codec) - 1)).clamp(min=-252)
+        q = torch.where(t >= lowest, _of_half_octave(t), _of_half_octave(lowest))
+        q[m < q / 2] = 0
+    q[m == 0] = 0
+    return torch.where(x.isnan(), x, torch.where(q > 0, q.float().copysign(x), 0.0))
+
+
+def _half_octave(m: Tensor) -> Tensor:
+    """The t whose 2^(t/2) is nearest to m > 0."""
+    fraction, exponent = torch.frexp(m.clamp(min=SMALLEST_NORMAL))
+    between = (2 * fraction >= (1 + SQRT2) / 2).int() + (2 * fraction >= (SQRT2 + 2) / 2).int()
+    return (2 * (exponent - 1) + between).clamp(max=255)
+
+
+def _of_half_octave(t: Tensor) -> Tensor:
+    return torch.where(t % 2 == 0, 1.0, SQRT2).double() * 2.0 ** t.div(2, rounding_mode="floor").double()
 
 
 def apply_velocity_(

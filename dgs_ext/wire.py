@@ -142,6 +142,9 @@ def encode_sparse(
 ) -> int:
     """Packs selected entries of a flat vector; zeros are left out, and the dense form is taken if smaller.
 
+    With a codec of blocks there is no dense form, and each 128 slots of a segment, from its first on, are of one
+    scale: what ops.quantize_blocks_ makes of the same selection.
+
     Args:
         out: uint8 [capacity], see frame_capacity; overwritten.
         header: kind, codec and the numbers to send.
@@ -173,7 +176,7 @@ def encode_sparse(
 
 
 def encode_dense(out: Tensor, header: Header, meta: bytes, values: Tensor) -> int:
-    """Packs a whole vector, bit for bit (zeros keep their sign).
+    """Packs a whole vector, bit for bit (zeros keep their sign), with a codec that has no blocks.
 
     Args:
         out: uint8 [capacity]; overwritten.

@@ -17,6 +17,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "common/block_codecs.h"
 #include "common/formulas.h"
 #include "common/segments.h"
 
@@ -250,6 +251,12 @@ inline Codec check_codec(const Call& call, int64_t codec) {
   DGS_CHECK(call, codec >= 1 && codec <= 3, "codec = ", codec,
             ", must be 1 (float32), 2 (float16) or 3 (bfloat16)");
   return static_cast<Codec>(codec);
+}
+
+inline BlockCodec check_block_codec(const Call& call, int64_t codec) {
+  DGS_CHECK(call, codec >= kFirstBlockCodec && codec <= kLastBlockCodec, "codec = ", codec,
+            ", must be 4 (int8), 5 (level4), 6 (level3), 7 (level2) or 8 (sign)");
+  return static_cast<BlockCodec>(codec);
 }
 
 // Several operands may be read from one place; none may share what is written.

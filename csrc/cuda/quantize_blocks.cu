@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// quantize_blocks_ on CUDA: launches on the current stream. Executed in the tests' emulator, not yet on a GPU.
-// Counts larger than their slots cannot be seen from the host: slots outside of a segment's are never touched.
+// quantize_blocks_ on CUDA: launches on the current stream. Executed in the tests' emulator, not yet on a
+// GPU. Counts larger than their slots cannot be seen from the host: slots outside of a segment's are never
+// touched.
 #include <torch/csrc/stable/library.h>
 
 #include "cuda/quantize_blocks.h"
@@ -15,7 +16,8 @@ void quantize_blocks_(const Tensor& values, const Tensor& offsets, const Tensor&
   const Segments segments = check_segments(call, offsets);
   auto* x = device_vector<float>(call, "values", values, ScalarType::Float, values.numel(), "[K]");
   const auto* first = check_starts(call, segments, starts, values.numel());
-  const auto* filled = device_vector<const int64_t>(call, "nnz", nnz, ScalarType::Long, segments.count, "[S]");
+  const auto* filled =
+      device_vector<const int64_t>(call, "nnz", nnz, ScalarType::Long, segments.count, "[S]");
   const BlockCodec to = check_block_codec(call, codec);
   StreamLauncher launcher(call.device);
   quantize_blocks(launcher, segments, x, first, filled, to);
@@ -24,4 +26,6 @@ void quantize_blocks_(const Tensor& values, const Tensor& offsets, const Tensor&
 }  // namespace
 }  // namespace dgs::cuda
 
-STABLE_TORCH_LIBRARY_IMPL(dgs, CUDA, m) { m.impl("quantize_blocks_", TORCH_BOX(&dgs::cuda::quantize_blocks_)); }
+STABLE_TORCH_LIBRARY_IMPL(dgs, CUDA, m) {
+  m.impl("quantize_blocks_", TORCH_BOX(&dgs::cuda::quantize_blocks_));
+}

@@ -3,10 +3,12 @@
 #include <array>
 #include <string>
 
+#include "wire/block_values.h"
 #include "wire/directory.h"
 #include "wire/frame.h"
 #include "wire/index_codec.h"
 #include "wire/plan.h"
+#include "wire/value_blocks.h"
 #include "wire/value_codec.h"
 #include "wire/xxh64.h"
 
@@ -65,6 +67,15 @@ Status read_directory(Reader* reader, std::uint64_t blocks, std::uint64_t entrie
   return fail(Code::kBadCount, "count", entries, "the blocks hold " + std::to_string(count) + " indices");
 }
 
+// What is behind the streams is the value blocks', whose own table says how long it is.
+Status split_blocks(Reader* reader, std::uint64_t stream_bytes, Sections* sections) {
+  if (!reader->take(stream_bytes, &sections->streams)) {
+    return fail(Code::kTruncated, "body", reader->remaining(), "the body ends inside its streams");
+  }
+  (void)reader->take(reader->remaining(), &sections->values);
+  return {};
+}
+
 Status read_sections(ConstBytes body, const Header& header, std::uint64_t numel, Sections* sections) {
   Reader reader(body);
   std::uint64_t blocks = 0;
@@ -81,6 +92,7 @@ Status read_sections(ConstBytes body, const Header& header, std::uint64_t numel,
     const Part& last = sections->spans[sections->count - 1].part;
     stream_bytes = last.stream + last.bytes;
   }
+  if (in_blocks(header.codec)) return split_blocks(&reader, stream_bytes, sections);
   const std::uint64_t needed = stream_bytes + header.count * value_bytes(header.codec);
   if (reader.remaining() != needed) {
     return fail(reader.remaining() < needed ? Code::kTruncated : Code::kTrailing, "body", reader.remaining(),
@@ -109,6 +121,13 @@ Status read_span(Span span, ConstBytes all_streams, std::uint64_t numel, std::in
   return {};
 }
 
+Status read_values(Codec codec, const Sections& sections, std::size_t span, std::span<float> values) {
+  const std::size_t width = value_bytes(codec);
+  const Part& part = sections.spans[span].part;
+  return unpack_values(codec, sections.values.subspan(part.entry * width, part.entries * width), false,
+                       values.subspan(part.entry, part.entries));
+}
+
 Status read_sparse(ConstBytes body, const Header& header, std::uint64_t numel,
                    std::span<std::int64_t> indices, std::span<float> values, Pool* pool) {
   if (header.count > numel) {
@@ -119,16 +138,19 @@ Status read_sparse(ConstBytes body, const Header& header, std::uint64_t numel,
   DGS_WIRE_TRY(check_room(header.count, values.size(), "values"));
   Sections sections;
   DGS_WIRE_TRY(read_sections(body, header, numel, &sections));
-  const std::size_t width = value_bytes(header.codec), spans = sections.count;
+  const std::size_t spans = sections.count;
+  ValueSections blocks;
+  if (in_blocks(header.codec)) {
+    DGS_WIRE_TRY(read_value_table(header.codec, sections.values, header.count, &blocks));
+  }
   FirstFailure failure;
   pool->each(spans, [&](std::size_t i) {
     const Part& part = sections.spans[i].part;
     failure.note(i, read_span(sections.spans[i], sections.streams, numel, indices.data() + part.entry));
-    failure.note(spans + i, unpack_values(header.codec,
-                                          sections.values.subspan(part.entry * width, part.entries * width),
-                                          false, values.subspan(part.entry, part.entries)));
+    if (!in_blocks(header.codec)) failure.note(spans + i, read_values(header.codec, sections, i, values));
   });
-  return failure.take();
+  DGS_WIRE_TRY(failure.take());
+  return in_blocks(header.codec) ? read_value_blocks(header.codec, blocks, values, pool) : Status{};
 }
 
 Status read_dense(ConstBytes body, const Header& header, std::uint64_t numel, std::span<float> values,
@@ -136,6 +158,9 @@ Status read_dense(ConstBytes body, const Header& header, std::uint64_t numel, st
   if (header.count != numel) {
     return fail(Code::kBadCount, "count", header.count,
                 "a dense body holds the whole vector, " + std::to_string(numel));
+  }
+  if (in_blocks(header.codec)) {
+    return fail(Code::kBadForm, "form", 0, "codecs with a scale per block have no dense form");
   }
   const std::uint64_t needed = numel * value_bytes(header.codec);
   if (body.size() != needed) {

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <string>
 
+#include "wire/block_values.h"
 #include "wire/directory.h"
 #include "wire/frame.h"
 #include "wire/index_codec.h"
@@ -16,8 +17,13 @@ namespace {
 
 constexpr std::size_t kMaxMeta = 65535;
 
+std::uint64_t values_bytes(const Scratch& scratch, Codec codec) {
+  if (in_blocks(codec)) return section_bytes(codec, scratch.counts);
+  return scratch.values.size() * value_bytes(codec);
+}
+
 std::uint64_t sparse_bytes(const Scratch& scratch, Codec codec) {
-  std::uint64_t bytes = 1 + varint_size(scratch.blocks.size()) + scratch.values.size() * value_bytes(codec);
+  std::uint64_t bytes = 1 + varint_size(scratch.blocks.size()) + values_bytes(scratch, codec);
   std::uint64_t next = 0;
   for (const Block& block : scratch.blocks) {
     bytes += entry_bytes(block, next) + block.stream_bytes();
@@ -91,6 +97,43 @@ Status pack_chunks(Codec codec, std::span<const float> values, Bytes packed, Poo
   return failure.take();
 }
 
+Status pack_part(Codec codec, std::span<const float> values, const Part& part, Bytes packed) {
+  const std::size_t width = value_bytes(codec);
+  return pack_range(codec, values, part.entry, packed.subspan(part.entry * width, part.entries * width));
+}
+
+// Value blocks of about a piece's values at a time: where each part's go follows from the counts before it.
+Status pack_all_blocks(Codec codec, Scratch* scratch, Bytes section, Pool* pool) {
+  constexpr std::size_t kShare = kPieceCount / kValueBlock;
+  const std::span<const std::uint8_t> counts(scratch->counts);
+  scratch->parts.clear();
+  Part part;
+  for (part.block = 0; part.block < counts.size(); part.block += part.blocks) {
+    part.blocks = std::min(kShare, counts.size() - part.block);
+    part.entries = part.bytes = 0;
+    for (const std::uint8_t count : counts.subspan(part.block, part.blocks)) {
+      part.entries += count;
+      part.bytes += code_bytes(codec, count);
+    }
+    scratch->parts.push_back(part);
+    part.entry += part.entries;
+    part.stream += part.bytes;
+  }
+  const std::size_t entry_size = table_bytes(codec);
+  const Bytes table = section.first(counts.size() * entry_size), codes = section.subspan(table.size());
+  FirstFailure failure;
+  pool->each(scratch->parts.size(), [&](std::size_t i) {
+    const Part& my = scratch->parts[i];
+    Status status = pack_blocks(codec, counts.subspan(my.block, my.blocks),
+                                std::span<const float>(scratch->values).subspan(my.entry, my.entries),
+                                table.subspan(my.block * entry_size, my.blocks * entry_size),
+                                codes.subspan(my.stream, my.bytes));
+    if (!status.ok()) status.value += my.entry;
+    failure.note(i, std::move(status));
+  });
+  return failure.take();
+}
+
 Status write_sparse(Scratch* scratch, Codec codec, Bytes body, Pool* pool) {
   Writer writer(body);
   writer.write(static_cast<std::uint8_t>(BodyForm::kSparse));
@@ -101,17 +144,14 @@ Status write_sparse(Scratch* scratch, Codec codec, Bytes body, Pool* pool) {
     next = block.last() + 1;
   }
   cut_parts(scratch);
-  const std::size_t width = value_bytes(codec);
-  const Bytes values = body.last(scratch->values.size() * width);
+  const Bytes values = body.last(values_bytes(*scratch, codec));
   const Bytes streams = body.subspan(writer.position(), body.size() - writer.position() - values.size());
   FirstFailure failure;
   pool->each(scratch->parts.size(), [&](std::size_t i) {
-    const Part& part = scratch->parts[i];
-    write_part(*scratch, part, streams);
-    failure.note(i, pack_range(codec, scratch->values, part.entry,
-                               values.subspan(part.entry * width, part.entries * width)));
+    write_part(*scratch, scratch->parts[i], streams);
+    if (!in_blocks(codec)) failure.note(i, pack_part(codec, scratch->values, scratch->parts[i], values));
   });
-  return failure.take();
+  return in_blocks(codec) ? pack_all_blocks(codec, scratch, values, pool) : failure.take();
 }
 
 Status write_scattered(const Scratch& scratch, Codec codec, Bytes body) {
@@ -134,28 +174,31 @@ std::uint64_t frame_capacity(std::uint64_t entries, Codec codec, std::uint64_t n
                              std::uint64_t meta_bytes) {
   const std::uint64_t fixed = kHeaderBytes + meta_bytes;
   if (codec == Codec::kBytes) return fixed + entries;
-  const std::uint64_t width = value_bytes(codec);
-  const std::uint64_t dense = 1 + numel * width;
   // With as many low bits as the span has, every gap costs those and one unary bit: no plan is larger.
   const auto index_bits = static_cast<std::uint64_t>(std::bit_width(numel)) + 1;
   const std::uint64_t streams = (entries * index_bits + 7) / 8;
   const std::uint64_t per_block = kMaxEntryBytes + 4;  // and what rounding to bytes adds
-  const std::uint64_t sparse = 11 + max_blocks(entries, segments) * per_block + streams + entries * width;
-  return fixed + std::min(dense, sparse);
+  const std::uint64_t indices = 11 + max_blocks(entries, segments) * per_block + streams;
+  if (in_blocks(codec)) {
+    const std::uint64_t blocks = segments + entries / kValueBlock;
+    return fixed + indices + blocks * (table_bytes(codec) + 1) + code_bytes(codec, entries);
+  }
+  const std::uint64_t width = value_bytes(codec);
+  return fixed + std::min(1 + numel * width, indices + entries * width);
 }
 
 Status encode_sparse(Header header, ConstBytes meta, const Entries& entries, std::uint64_t numel,
                      Scratch* scratch, Bytes out, std::size_t* length, Pool* pool) {
   if (header.codec == Codec::kBytes) {
-    return fail(Code::kArgument, "codec", 0, "values need codec float32, float16 or bfloat16");
+    return fail(Code::kArgument, "codec", 0, "values need a codec other than 0, opaque bytes");
   }
   if (numel > kMaxNumel) return fail(Code::kArgument, "numel", numel, "must be at most 2^48");
   DGS_WIRE_TRY(gather(entries, numel, scratch, pool));
   const std::uint64_t sparse = sparse_bytes(*scratch, header.codec);
   const std::uint64_t dense = 1 + numel * value_bytes(header.codec);
-  const bool scatter = dense < sparse;
+  const bool scatter = dense < sparse && !in_blocks(header.codec);
   Bytes body;
-  DGS_WIRE_TRY(claim_body(&header, meta, std::min(dense, sparse), out, &body));
+  DGS_WIRE_TRY(claim_body(&header, meta, scatter ? dense : sparse, out, &body));
   header.count = scatter ? numel : scratch->indices.size();
   Status status = scatter ? write_scattered(*scratch, header.codec, body)
                           : write_sparse(scratch, header.codec, body, pool);
@@ -170,6 +213,10 @@ Status encode_sparse(Header header, ConstBytes meta, const Entries& entries, std
 
 Status encode_dense(Header header, ConstBytes meta, std::span<const float> values, Bytes out,
                     std::size_t* length, Pool* pool) {
+  if (header.codec < Codec::kFloat32 || in_blocks(header.codec)) {
+    return fail(Code::kArgument, "codec", static_cast<std::uint64_t>(header.codec),
+                "a whole vector is sent as float32, float16 or bfloat16");
+  }
   if (values.size() > kMaxNumel)
     return fail(Code::kArgument, "values", values.size(), "must be at most 2^48");
   Bytes body;

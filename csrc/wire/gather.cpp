@@ -6,6 +6,7 @@
 #include <cstring>
 #include <string>
 
+#include "wire/block_values.h"
 #include "wire/half.h"
 #include "wire/plan.h"
 
@@ -38,9 +39,13 @@ Status check_entries(const Entries& entries) {
   return {};
 }
 
-// Piece after piece, each with the room that it may need. An index out of order makes `next` of the piece
-// after it wrong, which does not matter: its own piece comes first and refuses it.
-void cut(const Entries& entries, std::vector<Piece>* pieces, std::size_t* kept, std::size_t* blocks) {
+constexpr std::size_t value_blocks(std::size_t slots) { return (slots + kValueBlock - 1) / kValueBlock; }
+
+// Piece after piece, each with the room that it may need; returns one that would begin behind them all. An
+// index out of order makes `next` of the piece after it wrong, which does not matter: its own piece comes
+// first and refuses it.
+Piece cut(const Entries& entries, std::vector<Piece>* pieces) {
+  static_assert(kPieceCount % kValueBlock == 0);
   pieces->clear();
   Piece piece;
   for (std::size_t s = 0; s < entries.nnz.size(); ++s) {
@@ -52,11 +57,11 @@ void cut(const Entries& entries, std::vector<Piece>* pieces, std::size_t* kept, 
       piece.slot += piece.slots;
       piece.at += piece.slots;
       piece.block += max_blocks(piece.slots);
+      piece.counts += value_blocks(piece.slots);
       piece.next = static_cast<std::uint64_t>(entries.indices[piece.slot - 1]) + 1;
     }
   }
-  *kept = piece.at;
-  *blocks = piece.block;
+  return piece;
 }
 
 Status disordered(const Entries& entries, const Piece& piece, std::uint64_t numel) {
@@ -91,6 +96,7 @@ bool any_zero(std::span<const float> values) {
   return found != 0;
 }
 
+// The entries of one value block that are not zero; returns how many.
 std::size_t copy_nonzero(std::span<const std::int64_t> from, std::span<const float> values,
                          std::uint64_t* indices, float* to) {
   std::size_t kept = 0;
@@ -102,19 +108,35 @@ std::size_t copy_nonzero(std::span<const std::int64_t> from, std::span<const flo
   return kept;
 }
 
+std::size_t copy(std::span<const std::int64_t> from, std::span<const float> values, std::uint64_t* indices,
+                 float* to, std::uint8_t* counts) {
+  if (!any_zero(values)) {
+    std::memcpy(indices, from.data(), from.size_bytes());
+    std::memcpy(to, values.data(), values.size_bytes());
+    std::fill_n(counts, value_blocks(from.size()), static_cast<std::uint8_t>(kValueBlock));
+    if (from.size() % kValueBlock != 0) {
+      counts[from.size() / kValueBlock] = static_cast<std::uint8_t>(from.size() % kValueBlock);
+    }
+    return from.size();
+  }
+  std::size_t kept = 0;
+  for (std::size_t i = 0; i < from.size(); i += kValueBlock) {
+    const std::size_t n = std::min(kValueBlock, from.size() - i);
+    const std::size_t more =
+        copy_nonzero(from.subspan(i, n), values.subspan(i, n), indices + kept, to + kept);
+    *counts++ = static_cast<std::uint8_t>(more);
+    kept += more;
+  }
+  return kept;
+}
+
 Status gather_piece(const Entries& entries, std::uint64_t numel, Piece* piece, Scratch* scratch) {
   const auto indices = entries.indices.subspan(piece->slot, piece->slots);
   const auto values = entries.values.subspan(piece->slot, piece->slots);
   if (!ordered(indices, piece->next, numel)) return disordered(entries, *piece, numel);
   std::uint64_t* const to = scratch->indices.data() + piece->at;
-  float* const values_to = scratch->values.data() + piece->at;
-  if (any_zero(values)) {
-    piece->kept = copy_nonzero(indices, values, to, values_to);
-  } else {
-    piece->kept = piece->slots;
-    std::memcpy(to, indices.data(), indices.size_bytes());
-    std::memcpy(values_to, values.data(), values.size_bytes());
-  }
+  piece->kept = copy(indices, values, to, scratch->values.data() + piece->at,
+                     scratch->planned_counts.data() + piece->counts);
   piece->blocks = plan({to, piece->kept}, scratch->planned.data() + piece->block);
   return {};
 }
@@ -138,17 +160,21 @@ void join_pieces(Scratch* scratch) {
   }
   scratch->indices.resize(at);
   scratch->values.resize(at);
+  scratch->counts.clear();
+  for (const std::uint8_t count : scratch->planned_counts) {
+    if (count != 0) scratch->counts.push_back(count);
+  }
 }
 
 }  // namespace
 
 Status gather(const Entries& entries, std::uint64_t numel, Scratch* scratch, Pool* pool) {
   DGS_WIRE_TRY(check_entries(entries));
-  std::size_t kept = 0, blocks = 0;
-  cut(entries, &scratch->pieces, &kept, &blocks);
-  scratch->indices.resize(kept);
-  scratch->values.resize(kept);
-  scratch->planned.resize(blocks);
+  const Piece end = cut(entries, &scratch->pieces);
+  scratch->indices.resize(end.at);
+  scratch->values.resize(end.at);
+  scratch->planned.resize(end.block);
+  scratch->planned_counts.resize(end.counts);
   FirstFailure failure;
   pool->each(scratch->pieces.size(), [&](std::size_t i) {
     failure.note(i, gather_piece(entries, numel, &scratch->pieces[i], scratch));

@@ -32,6 +32,7 @@ struct Piece {
   std::size_t kept = 0;    // how many of them are not zero
   std::size_t block = 0;   // where its blocks go in `planned`
   std::size_t blocks = 0;
+  std::size_t counts = 0;  // where its value blocks' counts go in `planned_counts`
 };
 
 // Blocks that one task writes or reads.
@@ -51,9 +52,11 @@ struct Scratch {
   std::vector<Piece> pieces;
   std::vector<Block> planned, blocks;
   std::vector<Part> parts;
+  std::vector<std::uint8_t> planned_counts, counts;  // of the values of each value block, where not 0
 };
 
-// Fills the scratch with the entries that are not zero, and with their blocks.
+// Fills the scratch with the entries that are not zero, their blocks, and how many are left of each value
+// block.
 Status gather(const Entries& entries, std::uint64_t numel, Scratch* scratch, Pool* pool);
 
 }  // namespace dgs::wire

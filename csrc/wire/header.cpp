@@ -47,8 +47,8 @@ Status check_fields(const Header& header) {
   if ((header.flags & ~kFlagDone) != 0) {
     return fail(Code::kBadFlags, "flags", header.flags, "all bits but bit 0 must be 0");
   }
-  if (header.codec > Codec::kBfloat16) {
-    return fail(Code::kBadCodec, "codec", static_cast<std::uint64_t>(header.codec), "codecs are 0 to 3");
+  if (header.codec > Codec::kSign) {
+    return fail(Code::kBadCodec, "codec", static_cast<std::uint64_t>(header.codec), "codecs are 0 to 8");
   }
   if (header.meta_length > header.payload_length) {
     return fail(Code::kBadLength, "meta_length", header.meta_length,

@@ -16,7 +16,18 @@ inline constexpr std::uint8_t kFlagDone = 1;
 inline constexpr std::uint8_t kFirstKind = 1;
 inline constexpr std::uint8_t kLastKind = 7;
 
-enum class Codec : std::uint8_t { kBytes = 0, kFloat32 = 1, kFloat16 = 2, kBfloat16 = 3 };
+enum class Codec : std::uint8_t {
+  kBytes = 0,
+  kFloat32 = 1,
+  kFloat16 = 2,
+  kBfloat16 = 3,
+  // Codes of a few bits, and one scale for the values of a block (block_values.h).
+  kInt8 = 4,
+  kLevel4 = 5,
+  kLevel3 = 6,
+  kLevel2 = 7,
+  kSign = 8,
+};
 
 struct Header {
   std::uint8_t kind = 0;

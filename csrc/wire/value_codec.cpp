@@ -99,10 +99,10 @@ Status pack_values(Codec codec, std::span<const float> values, Bytes packed) {
       return pack_as<Float16>(values, packed);
     case Codec::kBfloat16:
       return pack_as<Bfloat16>(values, packed);
-    case Codec::kBytes:
+    default:
       break;
   }
-  return fail(Code::kArgument, "codec", 0, "values need codec float32, float16 or bfloat16");
+  return fail(Code::kArgument, "codec", static_cast<std::uint64_t>(codec), "not one of a width per value");
 }
 
 Status unpack_values(Codec codec, ConstBytes packed, bool allow_zero, std::span<float> values) {
@@ -113,10 +113,10 @@ Status unpack_values(Codec codec, ConstBytes packed, bool allow_zero, std::span<
       return unpack_as<Float16>(packed, allow_zero, values);
     case Codec::kBfloat16:
       return unpack_as<Bfloat16>(packed, allow_zero, values);
-    case Codec::kBytes:
+    default:
       break;
   }
-  return fail(Code::kBadCodec, "codec", 0, "an opaque body holds no values");
+  return fail(Code::kBadCodec, "codec", static_cast<std::uint64_t>(codec), "not one of a width per value");
 }
 
 }  // namespace dgs::wire

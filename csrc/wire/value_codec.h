@@ -13,7 +13,7 @@
 
 namespace dgs::wire {
 
-// Bytes per value; 1 for an opaque body.
+// Bytes per value of the codecs that have a width; 1 for an opaque body.
 constexpr std::size_t value_bytes(Codec codec) {
   return codec == Codec::kFloat32 ? 4 : codec == Codec::kBytes ? 1 : 2;
 }

@@ -14,7 +14,7 @@ from .errors import ConfigError
 from .methods import ALIASES, LOCAL_METHODS, MODES
 from .schedules import check_density
 
-CODECS = {"float32": Codec.FLOAT32, "float16": Codec.FLOAT16, "bfloat16": Codec.BFLOAT16}
+CODECS = {codec.name.lower(): codec for codec in Codec if codec is not Codec.BYTES}
 
 
 def _setting(default: Any, doc: str, env: str | None = None) -> Any:
@@ -45,7 +45,9 @@ class Settings:
     selection: str = _setting(
         "exact", "of pushes, the server's of pulls: exact, or sampled: the counts float"
     )
-    codec: str = _setting("float32", "values on the wire: float32, float16 or bfloat16")
+    codec: str = _setting(
+        "float32", "values on the wire: float32, float16, bfloat16, int8, level4, level3, level2 or sign"
+    )
     codec_down: str | None = _setting(None, "the same for a pull; None: the worker's own codec")
     dense_below: int = _setting(1024, "tensors of fewer elements are sent whole")
     compress_all: bool = _setting(False, "send no tensor whole")
@@ -99,6 +101,11 @@ def _check(s: Settings) -> None:
     _one_of("selection", s.selection, ("exact", "sampled"))
     _one_of("codec", s.codec, CODECS)
     _one_of("codec_down", s.codec_down, (None, *CODECS))
+    if s.mode == "asgd" and s.codec_up.in_blocks:
+        raise ConfigError(
+            f"codec {s.codec} loses too much of a dense push, of which mode asgd keeps no rest: use float32, "
+            "float16 or bfloat16"
+        )
     _one_of("buffers", s.buffers, ("mean", "first", "none"))
     _one_of("on_drift", s.on_drift, ("raise", "snapshot"))
     _one_of("on_nonfinite", s.on_nonfinite, ("raise", "skip"))

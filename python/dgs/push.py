@@ -27,10 +27,10 @@ class Push:
     after: int = 0  # this worker's pushes that were applied before it
 
 
-def packed(update: Selection | Tensor, hyper: Hyper, held: int, codec: Codec) -> Push:
-    """What a method's step or flush computed, quantised."""
+def packed(update: Selection | Tensor, hyper: Hyper, held: int, codec: Codec, offsets: Tensor) -> Push:
+    """What a method's step or flush computed, quantised; offsets: of the layout."""
     if isinstance(update, Selection):
-        ops.quantize_(update.values, int(codec))
+        ops.quantize_selection_(update, offsets, int(codec))
         return Push(hyper, update, update.to_cpu(), held)
     ops.quantize_(update, int(codec))
     return Push(hyper, update, update.cpu(), held)

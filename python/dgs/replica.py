@@ -110,7 +110,7 @@ class Replica:
             return
         update = self.method.step(grads, self.weights.masters, hyper)
         if self._finite():
-            self._send(packed(update, hyper, held, self._settings.codec_up))
+            self._send(packed(update, hyper, held, self._settings.codec_up, self.layout.offsets))
 
     def settle(self) -> None:
         """The other half: receives the reply, commits and applies it; over a new session if the link is lost.
@@ -153,7 +153,7 @@ class Replica:
         update = self.method.flush(hyper)
         if update is None or not self._finite():
             return
-        push = self._send(packed(update, hyper, session.held, self._settings.codec_up))
+        push = self._send(packed(update, hyper, session.held, self._settings.codec_up, self.layout.offsets))
         try:
             self._finish(push, session.pull())
         except (TransportError, FrameError, RefusedError, ProtocolError) as error:

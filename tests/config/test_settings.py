@@ -14,7 +14,7 @@ import torch
 from fleet import Vectors
 
 from dgs import GradientSGD, Settings, init_server
-from dgs.config import agent_run, default, resolve
+from dgs.config import CODECS, agent_run, default, resolve
 from dgs.errors import ConfigError
 
 
@@ -83,8 +83,9 @@ def test_density_and_sparsity_contradict_each_other_in_one_place_only() -> None:
         ({"sparsity": 1}, "sparsity must be in [0, 1), got 1.0"),
         ({"sparsity": "much"}, "sparsity must be float, got 'much'"),
         ({"mode": "adam"}, "mode must be one of dgs, asgd, gd, dgc, sgd, got 'adam'"),
-        ({"codec": "int4"}, "codec must be one of float32, float16, bfloat16, got 'int4'"),
-        ({"codec_down": "int4"}, "codec_down must be one of None, float32, float16, bfloat16, got 'int4'"),
+        ({"codec": "sign", "mode": "asgd"}, "codec sign loses too much of a dense push"),
+        ({"codec": "int4"}, f"codec must be one of {', '.join(CODECS)}, got 'int4'"),
+        ({"codec_down": "int4"}, f"codec_down must be one of None, {', '.join(CODECS)}, got 'int4'"),
         ({"buffers": "last"}, "buffers must be one of mean, first, none, got 'last'"),
         ({"on_drift": "ignore"}, "on_drift must be one of raise, snapshot, got 'ignore'"),
         ({"on_nonfinite": "ignore"}, "on_nonfinite must be one of raise, skip, got 'ignore'"),

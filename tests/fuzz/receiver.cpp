@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "wire/block_values.h"
 #include "wire/frame.h"
 #include "wire/xxh64.h"
 
@@ -129,6 +130,8 @@ void require_round_trip(const Receiver& got, std::uint64_t numel) {
   } else {
     status = encode_dense(header, {}, values, frame, &length, &alone);
   }
+  // Blocks cut elsewhere than the packer cuts them need not have one scale where it does.
+  if (in_blocks(header.codec) && status.code == Code::kNotRepresentable) return;
   require(status.ok(), "what was received can be sent");
   Receiver again;
   again.decode(ConstBytes(frame).first(length), numel, &alone);

@@ -15,7 +15,7 @@ from dgs import Layout
 from dgs_ext.wire import Codec
 
 SHAPES = {"matrix": (9, 15), "bias": (5,), "empty": (0, 3), "table": (40, 2), "scalar": ()}
-CODECS = ["float32", "float16", "bfloat16"]
+CODECS = ["float32", "float16", "bfloat16", "int8", "level4", "level3", "level2", "sign"]
 # Magnitudes up to 1e37: a difference of two parameters has to fit float32.
 SCALES = [0.0, 1e-45, 1e-40, 2.0**-126, 1e-20, 1e-6, 1.0, 1e5, 1e30, 1e37]
 

@@ -12,7 +12,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from dgs_ext import ops, reference
 
-OPS = sorted(set(ops.__all__) - {"Selection", "SelectionCounters", "selection_counters"})
+NO_OPS = {"Selection", "SelectionCounters", "quantize_selection_", "selection_counters"}
+OPS = sorted(set(ops.__all__) - NO_OPS)
 
 
 def schema(op):
@@ -23,7 +24,7 @@ def schema(op):
 def operands(problem, op):
     """Valid operands of `op`, in the schema's order."""
     values = {
-        "codec": 3, "subtract": True, "grad_scale": 0.5, "nesterov": True, "sampled": True,
+        "codec": 4 if op == "quantize_blocks_" else 3, "subtract": True, "grad_scale": 0.5, "nesterov": True, "sampled": True,
         **problem.layout(), **problem.selection(),
     }  # fmt: skip
     if op == "dense_add_":
@@ -39,7 +40,7 @@ def operands(problem, op):
 
 def test_the_lists_of_ops_agree(repository):
     declared = re.findall(r'm\.def\(\s*"(\w+)\(', (repository / "csrc/ops.cpp").read_text())
-    assert sorted(declared) == sorted([*OPS, "selection_counters"])  # which has no tensors, and so no twin
+    assert sorted(declared) == sorted([*OPS, "cpu_capability", "selection_counters"])  # those two take no tensors
     for op in OPS:
         schema = getattr(torch.ops.dgs, op).default._schema
         assert list(inspect.signature(getattr(reference, op)).parameters) == [
@@ -88,7 +89,8 @@ def wrapped(op, p, given):
     wrapper = getattr(ops, op)
     parameters = inspect.signature(wrapper).parameters
     if "starts" in named:
-        selection = ops.Selection(named["indices"], named["values"], named["starts"], named["nnz"])
+        indices = named.get("indices", torch.zeros(named["values"].numel(), dtype=torch.int64))
+        selection = ops.Selection(indices, named["values"], named["starts"], named["nnz"])
         named["sent" if "sent" in parameters else "out"] = selection
     wrapper(**{name: named[name] for name in parameters})
 

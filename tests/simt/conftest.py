@@ -30,6 +30,7 @@ CALLS: dict[str, tuple[str, ...]] = {
         *("lr", "weight_decay", "momentum", "grad_scale", "nesterov", "sampled"),
     ),
     "step_dense": ("grads", "weights", "out", "lr", "weight_decay"),
+    "quantize_blocks_": ("codec",),
     "apply_velocity_": ("velocity", "keep"),
     "apply_dgc_": ("velocity", "residual"),
     "sparse_add_": ("x", "subtract"),
@@ -86,7 +87,9 @@ def _argument(value: Any, offsets: Tensor) -> Any:
         return _pointers(_segments(value, offsets))
     if isinstance(value, Tensor):
         return ctypes.c_void_p(value.data_ptr())
-    return ctypes.c_bool(value) if isinstance(value, bool) else ctypes.c_double(value)
+    if isinstance(value, bool):
+        return ctypes.c_bool(value)
+    return ctypes.c_int64(value) if isinstance(value, int) else ctypes.c_double(value)
 
 
 def _gradients(grads: Sequence[Tensor], offsets: Tensor) -> tuple[Grads, list[Any]]:

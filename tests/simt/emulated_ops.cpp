@@ -2,11 +2,13 @@
 // The CUDA ops as a C library, executed in the emulator: test_twins.py calls them with tensors' memory and
 // compares with the plain-torch twins. Operands are one pointer per segment; each call returns an error's
 // text, or null.
+#include <algorithm>
 #include <exception>
 #include <string>
 
 #include "cuda/apply.h"
 #include "cuda/quantize.h"
+#include "cuda/quantize_blocks.h"
 #include "cuda/step.h"
 #include "emulated_launcher.h"
 
@@ -141,6 +143,13 @@ const char* emulated_step_dense(const Frame* f, const Grads* grads, float* const
 const char* emulated_quantize_(float* values, int64_t n, int64_t codec) {
   return run(
       [&](auto& launcher) { dgs::cuda::quantize(launcher, values, n, static_cast<dgs::Codec>(codec)); });
+}
+
+const char* emulated_quantize_blocks_(const Frame* f, int64_t codec) {
+  return run([&](auto& launcher) {
+    dgs::cuda::quantize_blocks(launcher, f->layout(), f->values, f->starts, f->nnz,
+                               static_cast<dgs::BlockCodec>(codec), std::max(f->chunk, dgs::kValueBlock));
+  });
 }
 
 const char* emulated_apply_velocity_(const Frame* f, float* const* velocity, const float* keep) {

@@ -119,6 +119,10 @@ class Problem:
                 | {"out": self.operand(), "offsets": self.offsets, "nnz": self.selection()["nnz"]}
             ),
             "quantize_": lambda: {"values": self.values(), "codec": 1 + len(self.sizes) % 3},
+            "quantize_blocks_": lambda: {
+                **{name: sent[name] for name in ("offsets", "values", "starts", "nnz")},
+                "codec": 4 + len(self.sizes) % 5,
+            },
             "apply_velocity_": lambda: {"velocity": self.operand(), "keep": self.rates(), **sent},
             "apply_dgc_": lambda: {
                 "velocity": self.operand(),
@@ -138,7 +142,7 @@ class Problem:
 
 OPS = (
     *("select", "select_difference", "step_velocity", "step_dgc", "step_dense"),
-    *("quantize_", "apply_velocity_", "apply_dgc_", "sparse_add_", "dense_add_"),
+    *("quantize_", "quantize_blocks_", "apply_velocity_", "apply_dgc_", "sparse_add_", "dense_add_"),
 )
 
 
@@ -164,6 +168,14 @@ def agree(emulated, op, operands, seed, chunk=1024):
         for a, b in pairs:
             assert not isinstance(b, torch.Tensor) or torch.equal(bits(a), bits(b)), name
     return got
+
+
+@pytest.mark.parametrize("codec", range(4, 9))
+@pytest.mark.parametrize("values", VALUES)
+def test_block_codecs(emulated, codec, values):
+    for seed, sizes in enumerate(([1], [127, 0, 128, 129], [3000, 40])):
+        operands = Problem(sizes, 1.0, seed, values).operands("quantize_blocks_")
+        agree(emulated, "quantize_blocks_", operands | {"codec": codec}, seed, chunk=256)
 
 
 @pytest.mark.parametrize("op", OPS)

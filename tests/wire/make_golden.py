@@ -20,7 +20,9 @@ FLOATS = struct.pack("<3f", 1.0, -2.0, 0.5)
 # One rice block with r = 3: indices 3, 10, 20 (the page's example).
 ENTRY = bytes([4, 3, 3, 17, 1])
 STREAMS = bytes([0b00_001_110, 0b101])
-SPARSE = bytes([1, 1]) + ENTRY + STREAMS + FLOATS
+INDICES = bytes([1, 1]) + ENTRY + STREAMS
+SPARSE = INDICES + FLOATS
+ROOT = 11863283 / 2**23  # of 2
 
 
 def frame(
@@ -59,6 +61,31 @@ def good_frames() -> dict[str, tuple[bytes, dict[str, Any]]]:
         "sparse_float32": (frame(SPARSE), sparse(three, thirds)),
         "sparse_float16": (frame(SPARSE[:9] + half, codec=2), sparse(three, [1.0, -2.0, 2.0**-24])),
         "sparse_bfloat16": (frame(SPARSE[:9] + bfloat, codec=3), sparse(three, [1.0, -2.0, 2.0**-126])),
+        "sparse_int8": (
+            frame(INDICES + bytes([3, 127, 64, 0x81, 1]), codec=4),
+            sparse(three, [64.0, -127.0, 1.0]),
+        ),
+        "sparse_int8_two_blocks": (
+            frame(INDICES + bytes([1, 1, 2, 248, 255, 127, 129]), codec=4),
+            sparse(three, [-(2.0**-126), 127 * 2.0**121, -127 * 2.0**121]),
+        ),
+        "sparse_level4": (
+            frame(INDICES + b"\3\xff\0" + bytes([0x80, 0x0F - 8]), codec=5),
+            sparse(three, [ROOT, -ROOT, 2.0**-3]),
+        ),
+        "sparse_level3": (
+            frame(INDICES + b"\3\xfe\0" + bytes([0b01_101_010, 0]), codec=6),
+            sparse(three, [0.5, -ROOT / 2, ROOT / 2]),
+        ),
+        "sparse_level2_smallest": (
+            frame(INDICES + b"\3\3\0" + bytes([0b01_10_00]), codec=7),
+            sparse(three, [ROOT * 2.0**-126, -ROOT * 2.0**-126, 2.0**-126]),
+        ),
+        "sparse_sign": (
+            frame(INDICES + b"\2\xc0\x3f\1\x80\0" + bytes([0b10, 1]), codec=8),
+            sparse(three, [1.5, -1.5, -(2.0**-126)]),
+        ),
+        "sparse_empty_sign": (frame(bytes([1, 0]), count=0, codec=8), sparse([], [])),
         "sparse_meta_done": (
             frame(SPARSE, meta=b'{"lr": 0.1}', flags=1, kind=2, worker=65535, sequence=2**64 - 1),
             sparse(three, thirds, meta='{"lr": 0.1}', kind=2, done=True, worker=65535, sequence=2**64 - 1),
@@ -112,7 +139,7 @@ def broken_headers() -> dict[str, tuple[bytes, str]]:
         "kind_0": (frame(SPARSE, kind=0), "bad_kind"),
         "kind_8": (frame(SPARSE, kind=8), "bad_kind"),
         "flags": (frame(SPARSE, flags=2), "bad_flags"),
-        "codec_4": (frame(SPARSE, codec=4), "bad_codec"),
+        "codec_9": (frame(SPARSE, codec=9), "bad_codec"),
         "meta_longer_than_payload": (frame(SPARSE, meta_length=len(SPARSE) + 1), "bad_length"),
         "bytes_count": (frame(b"abc", codec=0, count=4), "bad_count"),
         "fingerprint": (frame(SPARSE, fingerprint=FINGERPRINT ^ 1), "layout_mismatch"),
@@ -169,12 +196,39 @@ def broken_blocks() -> dict[str, tuple[bytes, str]]:
     }
 
 
+def broken_values() -> dict[str, tuple[bytes, str]]:
+    def after_indices(codec: int, *rest: int) -> bytes:
+        return frame(INDICES + bytes(rest), codec=codec)
+
+    return {
+        "int8_dense": (frame(b"\0" + bytes(1000), codec=4, count=1000), "bad_form"),
+        "int8_table_missing": (after_indices(4), "truncated"),
+        "int8_table_cut": (after_indices(4, 2, 127, 1), "truncated"),
+        "int8_codes_cut": (after_indices(4, 3, 127, 64, 1), "truncated"),
+        "int8_codes_long": (after_indices(4, 3, 127, 64, 1, 1, 1), "trailing"),
+        "int8_block_of_none": (after_indices(4, 0, 127, 3, 127, 64, 1, 1), "bad_directory"),
+        "int8_blocks_too_large": (after_indices(4, 2, 127, 2, 127, 64, 1, 1, 1), "bad_count"),
+        "int8_scale_0": (after_indices(4, 3, 0, 64, 1, 1), "bad_value"),
+        "int8_scale_249": (after_indices(4, 3, 249, 64, 1, 1), "bad_value"),
+        "int8_code_0": (after_indices(4, 3, 127, 64, 0, 1), "bad_value"),
+        "int8_code_128": (after_indices(4, 3, 127, 64, 128, 1), "bad_value"),
+        "level4_scale_1": (after_indices(5, 3, 1, 0, 0, 0), "bad_value"),
+        "level4_scale_510": (after_indices(5, 3, 254, 1, 0, 0), "bad_value"),
+        "level4_below_the_smallest": (after_indices(5, 3, 3, 0, 0x20, 0), "bad_value"),
+        "level4_padding": (after_indices(5, 3, 255, 0, 0, 0x10), "bad_value"),
+        "sign_scale_127": (after_indices(8, 3, 127, 0, 0), "bad_value"),
+        "sign_scale_infinite": (after_indices(8, 3, 0x80, 0x7F, 0), "bad_value"),
+        "sign_padding": (after_indices(8, 3, 0x80, 0x3F, 8), "bad_value"),
+    }
+
+
 def write(folder: Path) -> None:
     manifest: dict[str, dict[str, Any]] = {"good": {}, "bad": {}}
     for name, (data, expected) in good_frames().items():
         (folder / f"{name}.frame").write_bytes(data)
         manifest["good"][name] = expected
-    for name, (data, code) in (broken_headers() | broken_bodies() | broken_blocks()).items():
+    broken = broken_headers() | broken_bodies() | broken_blocks() | broken_values()
+    for name, (data, code) in broken.items():
         (folder / f"bad_{name}.frame").write_bytes(data)
         manifest["bad"][name] = code
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")

@@ -14,6 +14,10 @@ MASK = (1 << 64) - 1
 PRIMES = (0x9E3779B185EBCA87, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0x85EBCA77C2B2AE63, 0x27D4EB2F165667C5)
 
 
+WIDTH = {1: 4, 2: 2, 3: 2}  # bytes per value
+BITS = {4: 8, 5: 4, 6: 3, 7: 2, 8: 1}  # of a code
+
+
 class RefusedError(Exception):
     """The frame breaks a rule; the only argument is the page's error code."""
 
@@ -158,7 +162,6 @@ def read_rice(block: Block, streams: bytes) -> list[int]:
 
 
 def read_indices(cursor: Cursor, frame: Frame, numel: int) -> list[int]:
-    width = {1: 4, 2: 2, 3: 2}[frame.codec]
     need(frame.count <= numel, "bad_count")
     block_count = cursor.varint()
     need(block_count <= frame.count, "bad_directory")
@@ -167,15 +170,57 @@ def read_indices(cursor: Cursor, frame: Frame, numel: int) -> list[int]:
         start = blocks[-1].first + blocks[-1].span + 1 if blocks else 0
         blocks.append(read_entry(cursor, start, numel))
     need(sum(block.n for block in blocks) == frame.count, "bad_count")
-    expected = sum(block.stream_bytes() for block in blocks) + frame.count * width
+    expected = sum(block.stream_bytes() for block in blocks)
+    if frame.codec in WIDTH:
+        expected += frame.count * WIDTH[frame.codec]
+        need(cursor.left() <= expected, "trailing")
     need(cursor.left() >= expected, "truncated")
-    need(cursor.left() <= expected, "trailing")
     indices: list[int] = []
     for block in blocks:
         streams = cursor.take(block.stream_bytes())
         run = range(block.first, block.first + block.n)
         indices.extend(run if block.tag == 0 else read_rice(block, streams))
     return indices
+
+
+def half_octave(t: int) -> float:
+    return 2.0 ** (t // 2 - 127) * (1 if t % 2 == 0 else 11863283 / 2**23)
+
+
+def of_code(codec: int, scale: int, code: int) -> float:
+    if codec == 4:
+        need(code not in (0, 128), "bad_value")
+        return (code - 256 if code > 128 else code) * 2.0 ** (scale - 127)
+    if codec == 8:
+        magnitude: float = struct.unpack("<f", struct.pack("<HH", 0, scale))[0]
+        return -magnitude if code else magnitude
+    sign, below = divmod(code, 2 ** (BITS[codec] - 1))
+    need(scale - below >= 2, "bad_value")
+    return half_octave(scale - below) * (-1 if sign else 1)
+
+
+def read_value_blocks(cursor: Cursor, frame: Frame) -> list[float]:
+    codec = frame.codec
+    low, high = {4: (1, 248), 8: (128, 32639)}.get(codec, (2, 509))
+    table: list[tuple[int, int]] = []
+    left = frame.count
+    while left > 0:
+        n, scale = cursor.take(1)[0], int.from_bytes(cursor.take(1 if codec == 4 else 2), "little")
+        need(n >= 1, "bad_directory")
+        need(n <= left, "bad_count")
+        need(low <= scale <= high, "bad_value")
+        table.append((n, scale))
+        left -= n
+    values: list[float] = []
+    expected = sum(math.ceil(n * BITS[codec] / 8) for n, _ in table)
+    need(cursor.left() >= expected, "truncated")
+    need(cursor.left() <= expected, "trailing")
+    for n, scale in table:
+        codes = bits_of(cursor.take(math.ceil(n * BITS[codec] / 8)))
+        b = BITS[codec]
+        values += [of_code(codec, scale, int(codes[i * b : (i + 1) * b][::-1], 2)) for i in range(n)]
+        need("1" not in codes[n * b :], "bad_value")
+    return values
 
 
 def read_values(codec: int, data: bytes, count: int, zeros: bool) -> list[float]:
@@ -198,11 +243,14 @@ def read_body(frame: Frame, body: bytes, numel: int) -> None:
     frame.form = ("dense", "sparse")[form]
     if form == 1:
         frame.indices = read_indices(cursor, frame, numel)
+        if frame.codec in BITS:
+            frame.values = read_value_blocks(cursor, frame)
+            return
     else:
         need(frame.count == numel, "bad_count")
-        width = {1: 4, 2: 2, 3: 2}[frame.codec]
-        need(cursor.left() >= numel * width, "truncated")
-        need(cursor.left() <= numel * width, "trailing")
+        need(frame.codec in WIDTH, "bad_form")
+        need(cursor.left() >= numel * WIDTH[frame.codec], "truncated")
+        need(cursor.left() <= numel * WIDTH[frame.codec], "trailing")
     frame.values = read_values(frame.codec, cursor.take(cursor.left()), frame.count, zeros=form == 0)
 
 
@@ -216,7 +264,7 @@ def decode(data: bytes, *, numel: int, fingerprint: int | None = None, cap: int 
     need(xxh64(data[:12] + bytes(4) + data[16:64]) & 0xFFFFFFFF == check, "header_check")
     need(1 <= kind <= 7, "bad_kind")
     need(flags in (0, 1), "bad_flags")
-    need(codec <= 3, "bad_codec")
+    need(codec <= 8, "bad_codec")
     need(meta_length <= payload_length, "bad_length")
     need(codec != 0 or count == payload_length - meta_length, "bad_count")
     need(cap is None or payload_length <= cap, "too_large")

@@ -7,7 +7,8 @@ import pytest
 import torch
 from frames import VALUE_CODECS, pack, quantised, unpack
 
-from dgs_ext import wire
+from dgs_ext import ops, wire
+from dgs_ext.selection import Selection
 
 KEPT = 100_000
 
@@ -87,3 +88,21 @@ def test_dense_where_that_is_smaller(codec: wire.Codec) -> None:
         whole = received.values
     expected = torch.zeros(10_000).index_fill_(0, chosen, -2.0)
     assert torch.equal(whole, expected)
+
+
+@pytest.mark.parametrize(
+    ("codec", "most"), [("INT8", 2.1), ("LEVEL4", 1.6), ("LEVEL3", 1.5), ("LEVEL2", 1.35), ("SIGN", 1.2)]
+)
+def test_bytes_per_kept_element_of_the_codecs_in_blocks(percent, codec: str, most: float) -> None:
+    """Values as a selection leaves them: the largest percent of normal ones."""
+    chosen, _ = percent
+    values = torch.randn(100 * KEPT, generator=torch.Generator().manual_seed(12))
+    values = values[values.abs().topk(KEPT).indices]
+    starts, nnz = torch.tensor([0, KEPT]), torch.tensor([KEPT])
+    selection = Selection(chosen, values, starts, nnz)
+    ops.quantize_blocks_(selection, torch.tensor([0, 100 * KEPT]), wire.Codec[codec])
+    frame = pack(chosen, values, numel=100 * KEPT, codec=wire.Codec[codec])
+    assert frame.numel() / int((values != 0).sum()) <= most
+    received = unpack(frame, numel=100 * KEPT, room=KEPT)
+    assert received.indices == chosen[values != 0].tolist()
+    assert torch.equal(received.values, values[values != 0])

@@ -131,7 +131,7 @@ class ServerState:
         if bad is not None:
             name = self.layout.segments[bad].name
             raise DivergedError(f"{name} and the worker's copy differ by too much at version {version}", name)
-        ops.quantize_(selection.values, int(codec))
+        ops.quantize_selection_(selection, offsets, int(codec))
         ops.sparse_add_([mirror.weights], offsets, selection)
         return version, selection.to_cpu()
 
