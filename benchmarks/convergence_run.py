@@ -21,7 +21,7 @@ from dgs.simulate import LogNormal, Result, simulate
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "example"))
 from cifar10 import make_net
-from cifar10_data import IMAGES, Images, _augmented, load, normalised
+from cifar10_data import IMAGES, Images, augmented, load, normalised
 
 CPU = torch.device("cpu")
 HELD_OUT = 0.1  # of the training images: learning rates are chosen by them
@@ -113,7 +113,7 @@ def dealt(images: Images, size: int, index: int, workers: int, seed: int) -> Ite
         order = torch.randperm(count, generator=torch.Generator().manual_seed(seed * 100_003 + number))
         mine = order[index::workers]
         for rows in mine[: len(mine) // size * size].split(size):
-            yield _augmented(images[0][rows]), images[1][rows]
+            yield augmented(images[0][rows]), images[1][rows]
 
 
 def carry_out(plan: Plan, setup: Setup, cifar: Cifar) -> dict[str, Any]:
