@@ -18,7 +18,7 @@ DEMO := MODE WORKERS DENSITY DENSITY_DOWN CODEC EPOCHS LR MOMENTUM BATCH_SIZE SE
 demo_flags = $(foreach name,$(DEMO),$(if $($(name)),--$(shell echo $(name) | tr A-Z_ a-z-) $($(name))))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo bench test test-cpp test-long lint clean distclean
+.PHONY: help setup build demo bench test test-cpp test-long fuzz lint clean distclean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
