@@ -24,6 +24,8 @@ STABLE_TORCH_LIBRARY(dgs, m) {
       "Tensor(a!) indices, Tensor(b!) values, Tensor(c!) nnz) -> ()");
   // Elements that the CPU's selections looked at since the last reset, and how many of them a second time.
   m.def("selection_counters(bool reset) -> (int, int)");
+  // Which of the compiled instruction sets the CPU's ops use: the one in use, and a bit for each usable one.
+  m.def("cpu_capability(int use) -> (int, int)");
 
   // The worker's steps: accumulate into the *_out buffers, select from the result. An empty gradient means
   // "none".

@@ -9,7 +9,7 @@ import sys
 import torch
 
 import dgs_ext
-from dgs_ext import self_check
+from dgs_ext import _capability, self_check
 from dgs_ext.errors import DGSError
 
 
@@ -24,7 +24,8 @@ def rows() -> list[tuple[str, str]]:
         ("runs on", f"torch {torch.__version__}, Python {platform.python_version()}, {platform.machine()}"),
         ("torch ABI", f"stable, torch {info.oldest_torch} and later"),
         ("flags", info.flags),
-        ("CPU ops", f"compiled for {info.instruction_sets}; torch's own here: {_torch_cpu()}, {_threads()}"),
+        ("CPU ops", f"{_variants()}; compiled for {info.instruction_sets}"),
+        ("torch's own", f"{_torch_cpu()}, {_threads()}"),
         ("CUDA ops", cuda),
         (
             "CUDA usable",
@@ -32,6 +33,10 @@ def rows() -> list[tuple[str, str]]:
         ),
         ("GPUs", ", ".join(gpus) or "none that torch can use"),
     ]
+
+
+def _variants() -> str:
+    return f"{_capability.in_use()} in use, of {', '.join(_capability.available())}"
 
 
 def _torch_cpu() -> str:

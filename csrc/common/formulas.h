@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The arithmetic of one element, written once for the host, CUDA and the emulator. Every rounding is stated:
 // nothing here may be contracted into an FMA (host: -ffp-contract=off; device: the _rn intrinsics, which are
-// never contracted).
+// never contracted). Always inlined: one program may hold this code for several instruction sets. What is
+// written for a type T is also compiled for vectors of floats (cpu/vector_*.h).
 #pragma once
 
 #include <cstdint>
@@ -10,7 +11,7 @@
 #if defined(__CUDACC__)
 #define DGS_HD __host__ __device__ __forceinline__
 #else
-#define DGS_HD inline
+#define DGS_HD [[gnu::always_inline]] inline
 #endif
 
 namespace dgs {
@@ -53,6 +54,14 @@ DGS_HD bool finite(float x) { return magnitude(x) < 0x7f800000u; }
 // not.
 DGS_HD float flush(float x) { return magnitude(x) < 0x00800000u ? 0.0f : x; }
 
+// A 16-bit pattern, told apart by type.
+struct Half {
+  uint16_t bits;
+};
+struct BFloat16 {
+  uint16_t bits;
+};
+
 // Half precision gradients as float32, exactly: float16's subnormals (multiples of 2^-24) are normal numbers
 // there.
 DGS_HD float from_float16(uint16_t h) {
@@ -63,17 +72,28 @@ DGS_HD float from_float16(uint16_t h) {
 DGS_HD float from_bfloat16(uint16_t h) { return bits_float(static_cast<uint32_t>(h) << 16); }
 
 // g = fl(grad + fl(weight_decay * w)); without weight decay the gradient itself, bit for bit.
+template <class T>
+DGS_HD T plus_decay(T grad, T weight_decay, T w) {
+  return add_rn(grad, mul_rn(weight_decay, w));
+}
 DGS_HD float decayed(float grad, float weight_decay, float w) {
-  return weight_decay == 0.0f ? grad : add_rn(grad, mul_rn(weight_decay, w));
+  return weight_decay == 0.0f ? grad : plus_decay(grad, weight_decay, w);
 }
 // u = fl(v + fl(lr * g)): the new velocity of `dgs`, the new residual of `gd`.
-DGS_HD float accumulated(float v, float lr, float g) { return add_rn(v, mul_rn(lr, g)); }
+template <class T>
+DGS_HD T accumulated(T v, T lr, T g) {
+  return add_rn(v, mul_rn(lr, g));
+}
 // v = fl(u - fl(keep * q)), keep = fl(1 - m): SAMomentum in one buffer.
 DGS_HD float kept(float u, float keep, float q) { return sub_rn(u, mul_rn(keep, q)); }
 
 // DGC: u = fl(fl(m * u) + g); what enters the residual is lr * u, or with Nesterov lr * (g + m * u_new).
-DGS_HD float dgc_velocity(float u, float momentum, float g) { return add_rn(mul_rn(momentum, u), g); }
-DGS_HD float dgc_update(float u_new, float momentum, float g, bool nesterov) {
+template <class T>
+DGS_HD T dgc_velocity(T u, T momentum, T g) {
+  return add_rn(mul_rn(momentum, u), g);
+}
+template <class T>
+DGS_HD T dgc_update(T u_new, T momentum, T g, bool nesterov) {
   return nesterov ? add_rn(g, mul_rn(momentum, u_new)) : u_new;
 }
 

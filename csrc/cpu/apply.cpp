@@ -4,6 +4,7 @@
 #include <torch/csrc/stable/library.h>
 
 #include "common/operands.h"
+#include "cpu/capability.h"
 #include "cpu/torch_pool.h"
 
 namespace dgs::cpu {
@@ -87,7 +88,7 @@ void dense_add_(const Tensors& x, const Tensor& offsets, const Tensor& values, b
   const auto to = arguments.written("x", x);
   const auto* q = arguments.dense("values", values);
   arguments.check_apart();
-  dense_add(to.data(), arguments.segments(), q, subtract, TorchPool(values.numel()));
+  dense_add(loops(), to.data(), arguments.segments(), q, subtract, TorchPool(values.numel()));
 }
 
 }  // namespace

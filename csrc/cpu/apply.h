@@ -11,6 +11,7 @@
 #include "common/formulas.h"
 #include "common/segments.h"
 #include "cpu/chunks.h"
+#include "cpu/loops.h"
 
 namespace dgs::cpu {
 
@@ -96,19 +97,20 @@ void sparse_add(float* const* x, const Segments& segments, const Entries& entrie
 
 // values: [N]
 template <class Pool>
-void dense_add(float* const* x, const Segments& segments, const float* values, bool subtract,
-               const Pool& pool) {
+void dense_add(const Loops& loops, float* const* x, const Segments& segments, const float* values,
+               bool subtract, const Pool& pool) {
   const auto ranges = all_ranges(segments);
   pool(ranges.size(), [&](int64_t i) {
     const auto [s, begin, end] = ranges[i];
-    float* to = x[s] + begin;
-    const float* from = values + segments.offsets[s] + begin;
-    if (subtract) {
-      for (int64_t j = 0; j < end - begin; ++j) to[j] = added(to[j], -from[j]);
-    } else {
-      for (int64_t j = 0; j < end - begin; ++j) to[j] = added(to[j], from[j]);
-    }
+    loops.add(x[s] + begin, values + segments.offsets[s] + begin, end - begin, subtract);
   });
+}
+
+// values [n] become what their codec can say.
+template <class Pool>
+void quantize(const Loops& loops, float* values, int64_t n, Codec codec, const Pool& pool) {
+  pool((n + kChunk - 1) / kChunk,
+       [&](int64_t i) { loops.quantize(values + i * kChunk, std::min(kChunk, n - i * kChunk), codec); });
 }
 
 }  // namespace dgs::cpu

@@ -14,7 +14,7 @@
 namespace dgs::cpu {
 
 constexpr int64_t kBlock = 1024;     // values worked on at a time: they stay in the first-level cache
-constexpr int64_t kChunk = 1 << 16;  // values of one task
+constexpr int64_t kChunk = 1 << 14;  // values of one task, whose candidates fit on the stack
 
 // A range of one segment, relative to its beginning.
 struct Range {

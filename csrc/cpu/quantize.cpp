@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "cpu/quantize.h"
-
 #include <torch/csrc/stable/library.h>
 
 #include "common/checks.h"
+#include "cpu/apply.h"
+#include "cpu/capability.h"
 #include "cpu/torch_pool.h"
 
 namespace dgs::cpu {
@@ -12,7 +12,7 @@ namespace {
 void quantize_(Tensor values, int64_t codec) {
   const Call call{"quantize_", values.device()};
   auto* x = device_vector<float>(call, "values", values, ScalarType::Float, values.numel(), "[K]");
-  quantize(x, values.numel(), check_codec(call, codec), TorchPool(values.numel()));
+  quantize(loops(), x, values.numel(), check_codec(call, codec), TorchPool(values.numel()));
 }
 
 }  // namespace

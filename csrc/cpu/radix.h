@@ -9,8 +9,9 @@
 #include <cstdint>
 #include <vector>
 
-#include "cpu/candidates.h"
+#include "cpu/choose.h"
 #include "cpu/chunks.h"
+#include "cpu/loops.h"
 
 namespace dgs::cpu {
 
@@ -21,13 +22,16 @@ struct Digit {
 constexpr Digit kDigits[] = {{20, 11}, {10, 10}, {0, 10}};  // the 31 bits of a magnitude
 constexpr int64_t kBins = 1 << 11;
 
-// One segment whose k-th magnitude is sought.
+// One segment whose k-th magnitude is sought, or known.
 struct Sought {
-  Sought(int64_t s, int64_t k) : segment(s), wanted(k), bins(kBins) {}
+  Sought(int64_t s, const Operand& values_of, int64_t k)
+      : segment(s), operand(values_of), wanted(k), bins(kBins) {}
 
   int64_t segment;
+  Operand operand;                         // what it is selected from, stored
   int64_t wanted;                          // how many of the entries that share `prefix` are among the k
   uint32_t prefix = 0;                     // the digits found, in place
+  bool known = false;                      // prefix is the magnitude
   std::vector<std::atomic<int64_t>> bins;  // [kBins] of the digit at work
 
   // The digit of the k-th magnitude: the bin in which the count from the top reaches `wanted`.
@@ -38,24 +42,32 @@ struct Sought {
     for (auto& b : bins) b = 0;
   }
   // A zero is never sent: then everything above it is kept.
-  Cut cut() const { return {prefix, prefix == 0 ? 0 : wanted}; }
+  Cut cut() const { return {prefix, prefix == 0 ? 0 : wanted, false}; }
 };
 
-template <class Source, class Pool>
+// Segments are added after the sweep has stored them; all are finite.
+template <class Pool>
 class RadixSelect {
  public:
-  RadixSelect(const Source& source, const Segments& segments, const Slots& slots, const Pool& pool)
-      : source_(source), segments_(segments), slots_(slots), pool_(pool) {}
+  RadixSelect(const Loops& loops, const std::vector<Operand>& operands, const Segments& segments,
+              const Slots& slots, const Pool& pool)
+      : loops_(loops), operands_(operands), segments_(segments), slots_(slots), pool_(pool) {}
 
-  // Selects the k[s] largest of each segment s of `which`, after the source has stored it; all are finite.
-  void run(const std::vector<int64_t>& which, const int64_t* k) {
-    if (which.empty()) return;
-    for (const int64_t s : which) {
-      first_.push_back(static_cast<int64_t>(ranges_.size()));
-      append_ranges(ranges_, s, segments_.size(s));
-      owner_.resize(ranges_.size(), sought_.size());
-      sought_.emplace_back(s, k[s]);
-    }
+  // The k >= 1 largest of segment s.
+  void add_largest(int64_t s, int64_t k) {
+    first_.push_back(static_cast<int64_t>(ranges_.size()));
+    append_ranges(ranges_, s, segments_.size(s));
+    owner_.resize(ranges_.size(), sought_.size());
+    sought_.emplace_back(s, stored(operands_[s]), k);
+  }
+  // All entries of magnitude >= threshold >= 1 of segment s, as many as there are slots.
+  void add_reaching(int64_t s, uint32_t threshold) {
+    add_largest(s, 0);
+    sought_.back().prefix = threshold - 1;
+    sought_.back().known = true;
+  }
+  void run() {
+    if (sought_.empty()) return;
     first_.push_back(static_cast<int64_t>(ranges_.size()));
     for (const Digit& digit : kDigits) find(digit);
     write();
@@ -67,20 +79,24 @@ class RadixSelect {
   };
 
   void find(const Digit& digit) {
-    pool_(ranges_.size(), [&](int64_t i) { count_digits(digit, ranges_[i], sought_[owner_[i]]); });
-    for (Sought& sought : sought_) sought.take_digit(digit);
+    pool_(ranges_.size(), [&](int64_t i) {
+      if (!sought_[owner_[i]].known) count_digits(digit, i, sought_[owner_[i]]);
+    });
+    for (Sought& sought : sought_) {
+      if (!sought.known) sought.take_digit(digit);
+    }
   }
 
   template <class Visit>
-  void for_each_magnitude(const Range& range, const Visit& visit) const {
-    float scratch[kBlock];
-    for_each_block(range, [&](int64_t begin, int64_t n) {
-      const float* x = source_.load(range.segment, begin, n, scratch);
+  void for_each_magnitude(int64_t range, const Visit& visit) const {
+    float x[kBlock];
+    for_each_block(ranges_[range], [&](int64_t begin, int64_t n) {
+      loops_.sample(sought_[owner_[range]].operand, &begin, 1, n, x);
       for (int64_t i = 0; i < n; ++i) visit(magnitude(x[i]), begin + i, x[i]);
     });
   }
 
-  void count_digits(const Digit& digit, const Range& range, Sought& sought) const {
+  void count_digits(const Digit& digit, int64_t range, Sought& sought) const {
     uint32_t bins[kBins] = {};
     const uint32_t low = (1u << digit.bits) - 1;
     const uint32_t prefix = sought.prefix >> digit.shift >> digit.bits;
@@ -97,7 +113,7 @@ class RadixSelect {
     pool_(ranges_.size(), [&](int64_t i) {
       const uint32_t cut = sought_[owner_[i]].cut().magnitude;
       Share share;
-      for_each_magnitude(ranges_[i], [&](uint32_t m, int64_t, float) {
+      for_each_magnitude(i, [&](uint32_t m, int64_t, float) {
         share.above += m > cut;
         share.ties += m == cut;
       });
@@ -105,10 +121,11 @@ class RadixSelect {
     });
     for (size_t j = 0; j < sought_.size(); ++j) place(j, shares);
     pool_(ranges_.size(), [&](int64_t i) {
-      Cut cut{sought_[owner_[i]].prefix, shares[i].ties};
+      Cut cut{sought_[owner_[i]].prefix, shares[i].ties, false};
       Writer out(segments_, slots_, ranges_[i].segment, shares[i].skip);
-      for_each_magnitude(ranges_[i], [&](uint32_t m, int64_t at, float value) {
-        if (m > cut.magnitude || (m == cut.magnitude && cut.ties-- > 0)) out.write(at, value);
+      for_each_magnitude(i, [&](uint32_t m, int64_t at, float value) {
+        if (m < cut.magnitude || out.full()) return;
+        if (m > cut.magnitude || cut.ties-- > 0) out.write(at, value);
       });
     });
   }
@@ -116,16 +133,18 @@ class RadixSelect {
   // Where each range of segment j writes, and how many of its ties: the first ones of the segment.
   void place(size_t j, std::vector<Share>& shares) const {
     int64_t ties = sought_[j].cut().ties, next = 0;
+    const int64_t slots = slots_.size(sought_[j].segment);
     for (int64_t i = first_[j]; i < first_[j + 1]; ++i) {
       shares[i].ties = std::min(shares[i].ties, ties);
       ties -= shares[i].ties;
       shares[i].skip = next;
-      next += shares[i].above + shares[i].ties;
+      next = std::min(slots, next + shares[i].above + shares[i].ties);
     }
     slots_.nnz[sought_[j].segment] = next;
   }
 
-  const Source& source_;
+  const Loops& loops_;
+  const std::vector<Operand>& operands_;
   const Segments& segments_;
   const Slots& slots_;
   const Pool& pool_;

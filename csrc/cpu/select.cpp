@@ -6,7 +6,7 @@
 #include <tuple>
 
 #include "common/operands.h"
-#include "cpu/select_sampled.h"
+#include "cpu/capability.h"
 #include "cpu/torch_pool.h"
 
 namespace dgs::cpu {
@@ -18,8 +18,10 @@ void select(const Tensors& x, const Tensor& offsets, const Tensor& counts, const
   const Selecting selecting = check_selecting(arguments, counts, starts, sampled, indices, values, nnz);
   const auto from = arguments.read("x", x);
   arguments.check_apart();
-  select_from(PlainSource{from.data()}, arguments.segments(), selecting.counts, selecting.sampled,
-              selecting.out, TorchPool(arguments.segments().numel()));
+  std::vector<Operand> operands;
+  for (const float* p : from) operands.push_back({.kind = Kind::kPlain, .x = p});
+  select_top(loops(), operands, arguments.segments(), {selecting.counts, selecting.sampled}, selecting.out,
+             TorchPool(arguments.segments().numel()));
 }
 
 void select_difference(const Tensors& x, const Tensors& y, const Tensor& offsets, const Tensor& counts,
@@ -29,14 +31,34 @@ void select_difference(const Tensors& x, const Tensors& y, const Tensor& offsets
   const Selecting selecting = check_selecting(arguments, counts, starts, sampled, indices, values, nnz);
   const auto from = arguments.read("x", x), minus = arguments.read("y", y);
   arguments.check_apart();
-  const DifferenceSource source{from.data(), minus.data()};
-  select_from(source, arguments.segments(), selecting.counts, selecting.sampled, selecting.out,
-              TorchPool(arguments.segments().numel()));
+  std::vector<Operand> operands;
+  for (size_t s = 0; s < from.size(); ++s) {
+    operands.push_back({.kind = Kind::kDifference, .x = from[s], .y = minus[s]});
+  }
+  select_top(loops(), operands, arguments.segments(), {selecting.counts, selecting.sampled}, selecting.out,
+             TorchPool(arguments.segments().numel()));
 }
 
 std::tuple<int64_t, int64_t> selection_counters(bool reset) {
   if (!reset) return {counters.elements.load(), counters.read_again.load()};
   return {counters.elements.exchange(0), counters.read_again.exchange(0)};
+}
+
+// Use the loops of that number (-1: leave it); returns the number of those in use, and a bit for each that
+// this machine can run.
+std::tuple<int64_t, int64_t> cpu_capability(int64_t use) {
+  const auto known = capabilities();
+  const auto size = static_cast<int64_t>(known.size());
+  const Call call{"cpu_capability", torch::stable::Device(torch::headeronly::DeviceType::CPU)};
+  DGS_CHECK(call, use >= -1 && use < size, "use = ", use, ", must be in [-1, ", size, ")");
+  DGS_CHECK(call, use < 0 || known[use] != nullptr, "use = ", use, ", which this machine cannot run");
+  if (use >= 0) use_loops(*known[use]);
+  int64_t in_use = 0, available = 0;
+  for (int64_t i = 0; i < size; ++i) {
+    if (known[i] == &loops()) in_use = i;
+    if (known[i] != nullptr) available |= int64_t{1} << i;
+  }
+  return {in_use, available};
 }
 
 }  // namespace
@@ -48,5 +70,6 @@ STABLE_TORCH_LIBRARY_IMPL(dgs, CPU, m) {
 }
 
 STABLE_TORCH_LIBRARY_IMPL(dgs, CompositeExplicitAutograd, m) {
+  m.impl("cpu_capability", TORCH_BOX(&dgs::cpu::cpu_capability));
   m.impl("selection_counters", TORCH_BOX(&dgs::cpu::selection_counters));
 }

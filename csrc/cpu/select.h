@@ -1,79 +1,90 @@
 // SPDX-License-Identifier: Apache-2.0
-// Exactly the k largest of every segment, in one sweep over the source: what passes an estimated threshold is
-// kept as a candidate, and the k are chosen among those. Free of torch.
+// The k largest of every segment, in one sweep over what they are selected from: what passes an estimated
+// threshold is kept as a candidate, and the k are chosen among those. Free of torch.
 #pragma once
 
 #include <atomic>
 #include <cstdint>
+#include <cstring>
 #include <vector>
 
-#include "cpu/candidates.h"
+#include "cpu/arena.h"
+#include "cpu/choose.h"
 #include "cpu/chunks.h"
 #include "cpu/counters.h"
 #include "cpu/estimate.h"
+#include "cpu/loops.h"
 #include "cpu/radix.h"
-#include "cpu/sources.h"
 
 namespace dgs::cpu {
 
-constexpr int64_t kWorthSampling = 512;  // smaller segments take all nonzeros as candidates
-constexpr int64_t kSparse = 16;          // candidates are worth it where k <= n / kSparse
-constexpr uint32_t kNone = UINT32_MAX;   // a threshold that nothing passes
+constexpr int64_t kWorthSampling = 1024;      // smaller segments take all nonzeros as candidates
+constexpr int64_t kSparse = 4;                // candidates are worth it where k <= n / kSparse
+constexpr int64_t kWorthStreaming = 1 << 22;  // elements of a model that do not stay in the caches anyway
 
-// Stores `range` and returns its candidates.
-template <class Source>
-Found sweep(const Source& source, const Range& range, uint32_t threshold) {
-  Found found;
-  float scratch[kBlock];
-  for_each_block(range, [&](int64_t begin, int64_t n) {
-    const float* x = source.store(range.segment, begin, n, scratch, found.finite);
-    const uint32_t largest = largest_magnitude(x, n);
-    found.finite &= largest < kInfinity;
-    if (largest >= threshold) collect(x, n, threshold, begin - range.begin, found.candidates);
-  });
-  return found;
-}
+// What is wanted of each segment.
+struct Wanted {
+  const int64_t* counts;  // [segments]
+  bool sampled;  // all entries that reach sampled_threshold, as many as there are slots; not exactly k
+};
 
-template <class Source, class Pool>
+template <class Pool>
 class Selector {
  public:
-  Selector(const Source& source, const Segments& segments, const int64_t* counts, const Slots& slots,
-           const Pool& pool)
-      : source_(source), segments_(segments), counts_(counts), slots_(slots), pool_(pool) {}
+  Selector(const Loops& loops, const std::vector<Operand>& operands, const Segments& segments,
+           const Wanted& wanted, const Slots& slots, const Pool& pool)
+      : loops_(loops),
+        operands_(operands),
+        segments_(segments),
+        wanted_(wanted),
+        slots_(slots),
+        pool_(pool),
+        streamed_(segments.numel() >= kWorthStreaming) {}
 
   void run() {
     plan();
-    pool_(large_.size(), [&](int64_t j) { estimate(large_[j]); });
-    const auto large_ranges = static_cast<int64_t>(ranges_.size());
-    pool_(large_ranges + small_.size(),
-          [&](int64_t i) { i < large_ranges ? sweep_large(i) : select_small(small_[i - large_ranges]); });
-    pool_(large_.size(), [&](int64_t j) { finish(large_[j], total_[j]); });
-    std::vector<int64_t> again;
+    pool_(large_.size(), [&](int64_t j) { large_[j].threshold = threshold(large_[j].segment); });
+    const auto ranges = static_cast<int64_t>(ranges_.size());
+    pool_(ranges + static_cast<int64_t>(small_.size()),
+          [&](int64_t i) { i < ranges ? sweep_range(i) : select_small(small_[i - ranges]); });
+    pool_(large_.size(), [&](int64_t j) { finish(large_[j], used_[j]); });
+    RadixSelect<Pool> again(loops_, operands_, segments_, slots_, pool_);
     int64_t read_again = 0;
     for (const Large& large : large_) {
       if (!large.again) continue;
-      again.push_back(large.segment);
       read_again += segments_.size(large.segment);
+      if (wanted_.sampled) {
+        again.add_reaching(large.segment, large.threshold);
+      } else {
+        again.add_largest(large.segment, wanted_.counts[large.segment]);
+      }
     }
+    again.run();
     counters.add(segments_.numel(), read_again);
-    RadixSelect<Source, Pool>(source_, segments_, slots_, pool_).run(again, counts_);
   }
 
  private:
-  // A segment of several ranges.
+  // A segment of several ranges, and its part of the arena.
   struct Large {
-    int64_t segment, first, last;  // its ranges
-    uint32_t threshold = kNone;
+    int64_t segment;
+    int64_t first, last;  // its ranges
+    int64_t place, room;  // of its candidates in the arena
+    uint32_t threshold = kNothing;
     bool again = false;  // to be selected by RadixSelect
   };
+  struct Found {
+    int64_t place, count;  // in the arena
+    uint32_t largest;
+  };
 
-  static bool worth_sampling(int64_t n, int64_t k) {
-    return n >= kWorthSampling && k > 0 && k <= n / kSparse;
-  }
   // With more candidates than this they are given up, so that ties cannot fill the memory.
-  int64_t most_candidates(int64_t s) const { return segments_.size(s) / 4; }
+  int64_t most_candidates(int64_t s) const {
+    const int64_t n = segments_.size(s);
+    return std::min(n, 2 * wanted_.counts[s] + n / 64 + 64);
+  }
 
   void plan() {
+    int64_t place = 0;
     for (int64_t s = 0; s < segments_.count; ++s) {
       if (segments_.size(s) <= kChunk) {
         small_.push_back(s);
@@ -82,90 +93,104 @@ class Selector {
       const auto first = static_cast<int64_t>(ranges_.size());
       append_ranges(ranges_, s, segments_.size(s));
       owner_.resize(ranges_.size(), large_.size());
-      large_.push_back({s, first, static_cast<int64_t>(ranges_.size())});
+      large_.push_back({s, first, static_cast<int64_t>(ranges_.size()), place, most_candidates(s)});
+      place += large_.back().room;
     }
     found_.resize(ranges_.size());
-    total_ = std::vector<std::atomic<int64_t>>(large_.size());
+    used_ = std::vector<std::atomic<int64_t>>(large_.size());
+    arena_ = Arena::of_thread().reserve(place);
   }
 
-  void estimate(Large& large) const {
-    const int64_t n = segments_.size(large.segment), k = counts_[large.segment];
-    if (worth_sampling(n, k)) large.threshold = estimated_threshold(source_, large.segment, n, k);
+  uint32_t threshold(int64_t s) const {
+    const int64_t n = segments_.size(s), k = wanted_.counts[s];
+    if (n == 0) return kNothing;
+    if (wanted_.sampled) return sampled_threshold(loops_, operands_[s], n, k);
+    if (k == 0) return kNothing;
+    if (n >= kWorthSampling && k <= n / kSparse) return estimated_threshold(loops_, operands_[s], n, k);
+    return n <= kChunk ? 1 : kNothing;
   }
 
-  void sweep_large(int64_t i) {
+  void sweep_range(int64_t i) {
     const Large& large = large_[owner_[i]];
-    std::atomic<int64_t>& total = total_[owner_[i]];
-    const bool many = total.load(std::memory_order_relaxed) > most_candidates(large.segment);
-    found_[i] = sweep(source_, ranges_[i], many ? kNone : large.threshold);
-    total.fetch_add(static_cast<int64_t>(found_[i].candidates.size()), std::memory_order_relaxed);
+    std::atomic<int64_t>& used = used_[owner_[i]];
+    const auto [s, begin, end] = ranges_[i];
+    float values[kChunk + kSpareLanes];
+    uint32_t at[kChunk + kSpareLanes];
+    const bool many = used.load(std::memory_order_relaxed) > large.room;
+    const Swept swept =
+        loops_.sweep(operands_[s], begin, end, many ? kNothing : large.threshold, streamed_, {values, at});
+    const int64_t place = used.fetch_add(swept.count, std::memory_order_relaxed);
+    if (place + swept.count <= large.room) {
+      std::memcpy(arena_.values + large.place + place, values, swept.count * sizeof(float));
+      std::memcpy(arena_.at + large.place + place, at, swept.count * sizeof(uint32_t));
+    }
+    found_[i] = {large.place + place, swept.count, swept.largest};
   }
 
   void select_small(int64_t s) const {
-    const int64_t n = segments_.size(s), k = counts_[s];
-    const Range range{s, 0, n};
-    uint32_t threshold = k == 0 ? kNone : worth_sampling(n, k) ? estimated_threshold(source_, s, n, k) : 1;
-    Found found = sweep(source_, range, threshold);
-    if (found.finite && threshold > 1 && static_cast<int64_t>(found.candidates.size()) < k) {
+    const int64_t n = segments_.size(s);
+    float values[kChunk + kSpareLanes];
+    uint32_t at[kChunk + kSpareLanes];
+    uint32_t reach = threshold(s);
+    Swept swept = loops_.sweep(operands_[s], 0, n, reach, false, {values, at});
+    if (!wanted_.sampled && reach > 1 && reach < kNothing && swept.count < wanted_.counts[s]) {
       counters.add(0, n);
-      found.candidates.clear();
-      float scratch[kBlock];
-      for_each_block(range, [&](int64_t begin, int64_t m) {
-        collect(source_.load(s, begin, m, scratch), m, 1, begin, found.candidates);
-      });
+      reach = 1;
+      swept = loops_.sweep(stored(operands_[s]), 0, n, reach, false, {values, at});
     }
-    choose(s, &found, &range, 1);
+    const Run run{values, at, swept.count, 0};
+    choose(s, &run, 1, reach, swept.largest);
   }
 
   void finish(Large& large, int64_t count) {
-    const int64_t s = large.segment, k = counts_[s];
-    const bool complete = large.threshold == 1 || count >= k;
-    large.again = k > 0 && (!complete || count > most_candidates(s) || large.threshold == kNone);
-    for (int64_t i = large.first; i < large.last; ++i) large.again &= found_[i].finite;
-    if (!large.again) choose(s, &found_[large.first], &ranges_[large.first], large.last - large.first);
+    uint32_t largest = 0;
+    std::vector<Run> runs;
+    for (int64_t i = large.first; i < large.last; ++i) {
+      largest = std::max(largest, found_[i].largest);
+      const int64_t place = found_[i].place;
+      runs.push_back({arena_.values + place, arena_.at + place, found_[i].count, ranges_[i].begin});
+    }
+    const int64_t k = wanted_.counts[large.segment];
+    const bool enough = wanted_.sampled || k == 0 || count >= k || large.threshold == 1;
+    large.again = largest < kInfinity && (count > large.room || !enough);
+    if (!large.again) choose(large.segment, runs.data(), runs.size(), large.threshold, largest);
   }
 
-  // Writes the k of segment s among the candidates of its n ranges, all of which are known to be there.
-  void choose(int64_t s, const Found* found, const Range* ranges, int64_t n) const {
+  // Writes what is wanted of segment s, among n runs of all its entries of magnitude >= low.
+  void choose(int64_t s, const Run* runs, int64_t n, uint32_t low, uint32_t largest) const {
     slots_.nnz[s] = -1;
+    if (largest >= kInfinity) return;
     int64_t total = 0;
-    for (int64_t i = 0; i < n; ++i) {
-      if (!found[i].finite) return;
-      total += static_cast<int64_t>(found[i].candidates.size());
-    }
-    Cut cut = total <= counts_[s] ? Cut{} : cut_among(found, n, total, counts_[s]);
+    for (int64_t i = 0; i < n; ++i) total += runs[i].count;
+    const int64_t k = wanted_.counts[s];
+    Cut cut{low, 0, true};
+    if (!wanted_.sampled && total > k) cut = cut_at(loops_, runs, n, low, largest, k);
     Writer out(segments_, slots_, s);
-    for (int64_t i = 0; i < n; ++i) write_kept(found[i], ranges[i], cut, out);
+    for (int64_t i = 0; i < n && !out.full(); ++i) out.write_kept(loops_, runs[i], cut);
     slots_.nnz[s] = out.written();
   }
 
-  static Cut cut_among(const Found* found, int64_t n, int64_t total, int64_t k) {
-    std::vector<uint32_t> magnitudes;
-    magnitudes.reserve(total);
-    for (int64_t i = 0; i < n; ++i) {
-      for (const Candidate& c : found[i].candidates) magnitudes.push_back(magnitude(c.value));
-    }
-    return cut_at(magnitudes, k);
-  }
-
-  const Source& source_;
+  const Loops& loops_;
+  const std::vector<Operand>& operands_;  // [segments]
   const Segments& segments_;
-  const int64_t* counts_;
+  const Wanted wanted_;
   const Slots& slots_;
   const Pool& pool_;
+  const bool streamed_;
   std::vector<int64_t> small_;  // segments of one range: one task each
   std::vector<Large> large_;
-  std::vector<std::atomic<int64_t>> total_;  // [large_]: candidates so far
-  std::vector<Range> ranges_;                // of the large segments
-  std::vector<Found> found_;                 // [ranges_]
-  std::vector<size_t> owner_;                // [ranges_]: which of large_
+  std::vector<std::atomic<int64_t>> used_;  // [large_]: candidates so far
+  std::vector<Range> ranges_;               // of the large segments
+  std::vector<Found> found_;                // [ranges_]
+  std::vector<size_t> owner_;               // [ranges_]: which of large_
+  Candidates arena_ = {};
 };
 
-// Stores what `source` stores, and selects the counts[s] largest of each segment s.
-template <class Source, class Pool>
-void select_top(const Source& source, const Segments& segments, const int64_t* counts, const Slots& slots,
-                const Pool& pool) {
-  Selector<Source, Pool>(source, segments, counts, slots, pool).run();
+// Stores what the operands [segments] store, and selects from each segment.
+template <class Pool>
+void select_top(const Loops& loops, const std::vector<Operand>& operands, const Segments& segments,
+                const Wanted& wanted, const Slots& slots, const Pool& pool) {
+  Selector<Pool>(loops, operands, segments, wanted, slots, pool).run();
 }
 
 }  // namespace dgs::cpu

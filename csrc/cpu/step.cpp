@@ -4,14 +4,25 @@
 #include <torch/csrc/stable/library.h>
 
 #include "common/operands.h"
-#include "cpu/select_sampled.h"
+#include "cpu/capability.h"
+#include "cpu/select.h"
 #include "cpu/torch_pool.h"
 
 namespace dgs::cpu {
 namespace {
 
-VelocitySource source_of(const VelocityOperands& o) {
-  return {o.grads.data(), o.weights.data(), o.velocity.data(), o.velocity_out.data(), o.lr, o.weight_decay};
+std::vector<Operand> operands_of(const VelocityOperands& o) {
+  std::vector<Operand> operands;
+  for (size_t s = 0; s < o.velocity.size(); ++s) {
+    operands.push_back({.kind = Kind::kVelocity,
+                        .x = o.velocity[s],
+                        .gradient = o.grads[s],
+                        .weights = o.weights[s],
+                        .x_out = o.velocity_out[s],
+                        .lr = o.lr[s],
+                        .weight_decay = o.weight_decay[s]});
+  }
+  return operands;
 }
 
 void step_velocity(const Tensors& grads, const Tensors& weights, const Tensors& velocity,
@@ -20,11 +31,11 @@ void step_velocity(const Tensors& grads, const Tensors& weights, const Tensors& 
                    const Tensor& indices, const Tensor& values, const Tensor& nnz) {
   Arguments arguments("step_velocity", indices.device(), offsets);
   const Selecting selecting = check_selecting(arguments, counts, starts, sampled, indices, values, nnz);
-  const VelocityOperands operands =
-      check_velocity(arguments, grads, weights, velocity, velocity_out, lr, weight_decay);
+  const auto operands =
+      operands_of(check_velocity(arguments, grads, weights, velocity, velocity_out, lr, weight_decay));
   arguments.check_apart();
-  select_from(source_of(operands), arguments.segments(), selecting.counts, selecting.sampled, selecting.out,
-              TorchPool(arguments.segments().numel()));
+  select_top(loops(), operands, arguments.segments(), {selecting.counts, selecting.sampled}, selecting.out,
+             TorchPool(arguments.segments().numel()));
 }
 
 void step_dgc(const Tensors& grads, const Tensors& weights, const Tensors& velocity, const Tensors& residual,
@@ -38,10 +49,17 @@ void step_dgc(const Tensors& grads, const Tensors& weights, const Tensors& veloc
       arguments, check_velocity(arguments, grads, weights, velocity, velocity_out, lr, weight_decay),
       residual, residual_out, momentum);
   arguments.check_apart();
-  const DgcSource source{source_of(o.velocity),          o.residual.data(), o.residual_out.data(), o.momentum,
-                         static_cast<float>(grad_scale), nesterov};
-  select_from(source, arguments.segments(), selecting.counts, selecting.sampled, selecting.out,
-              TorchPool(arguments.segments().numel()));
+  auto operands = operands_of(o.velocity);
+  for (size_t s = 0; s < operands.size(); ++s) {
+    operands[s].kind = Kind::kDgc;
+    operands[s].y = o.residual[s];
+    operands[s].y_out = o.residual_out[s];
+    operands[s].momentum = o.momentum[s];
+    operands[s].grad_scale = static_cast<float>(grad_scale);
+    operands[s].nesterov = nesterov;
+  }
+  select_top(loops(), operands, arguments.segments(), {selecting.counts, selecting.sampled}, selecting.out,
+             TorchPool(arguments.segments().numel()));
 }
 
 void dense_step(const Tensors& grads, const Tensors& weights, const Tensors& out, const Tensor& lr,
@@ -53,7 +71,7 @@ void dense_step(const Tensors& grads, const Tensors& weights, const Tensors& out
   const auto *rate = arguments.scalars("lr", lr), *decay = arguments.scalars("weight_decay", weight_decay);
   auto* counted = arguments.nnz(nnz);
   arguments.check_apart();
-  step_dense(g.data(), w.data(), q.data(), rate, decay, arguments.segments(), counted,
+  step_dense(loops(), g.data(), w.data(), q.data(), rate, decay, arguments.segments(), counted,
              TorchPool(arguments.segments().numel()));
 }
 

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+// The inner loops of the CPU ops, as a table of functions: one table for each instruction set that they are
+// compiled for (portable.cpp, avx2.cpp), chosen at run time (capability.h). Everything else is compiled once.
+// The tables compute the same bits. Free of torch.
+#pragma once
+
+#include <cstdint>
+
+#include "common/formulas.h"
+#include "common/segments.h"
+
+namespace dgs::cpu {
+
+constexpr uint32_t kInfinity = 0x7f800000u;  // the first magnitude that is not finite
+constexpr uint32_t kNothing = 0x7fffffffu;   // a threshold that no finite value reaches
+constexpr int64_t kSpareLanes = 8;           // vector code writes up to so many entries behind the last
+
+// What an op selects from.
+enum class Kind : int32_t {
+  kPlain,       // x
+  kDifference,  // x - y
+  kVelocity,    // u = x + lr * g; stored in x_out
+  kDgc,         // u = m * x + g, stored in x_out; r = y + lr * u, selected from and stored in y_out
+};
+
+// One segment of it.
+struct Operand {
+  Kind kind = Kind::kPlain;
+  const float* x = nullptr;  // [n], as the rest
+  const float* y = nullptr;
+  Gradient gradient = {};
+  const float* weights = nullptr;
+  float* x_out = nullptr;
+  float* y_out = nullptr;
+  float lr = 0, weight_decay = 0, momentum = 0, grad_scale = 1;
+  bool nesterov = false;
+};
+
+// Where the values that were selected from can be read again once everything is stored.
+inline Operand stored(const Operand& o) {
+  Operand again;
+  again.kind = o.kind == Kind::kDifference ? Kind::kDifference : Kind::kPlain;
+  again.x = o.kind == Kind::kVelocity ? o.x_out : o.kind == Kind::kDgc ? o.y_out : o.x;
+  again.y = o.y;
+  return again;
+}
+
+// Entries in ascending order: their values, and where they are relative to the beginning of a range.
+struct Candidates {
+  float* values;  // [room + kSpareLanes]
+  uint32_t* at;   // [room + kSpareLanes]
+};
+
+struct Swept {
+  int64_t count;  // candidates found
+  uint32_t
+      largest;  // the largest magnitude of what was selected from or stored; the range is finite if this is
+};
+
+// Where entries go that are kept: slots of a selection.
+struct Room {
+  int64_t base;      // flat index of the range's first element
+  int64_t* indices;  // [size]
+  float* values;     // [size]
+  int64_t size;
+};
+
+struct Loops {
+  const char* name;
+
+  // Computes and stores elements begin .. end of a segment, and finds those of magnitude >= threshold >= 1.
+  // streamed: past the caches, for what is not read again soon.
+  Swept (*sweep)(const Operand&, int64_t begin, int64_t end, uint32_t threshold, bool streamed, Candidates);
+  // The values of runs of `length` elements, out [runs * length]; stores nothing.
+  void (*sample)(const Operand&, const int64_t* begins, int64_t runs, int64_t length, float* out);
+  // Writes the first entries of magnitude >= cut, as many as there is room for; returns how many.
+  int64_t (*keep)(const float* values, const uint32_t* at, int64_t n, uint32_t cut, const Room&);
+  // The magnitudes in [low, high], out [n + kSpareLanes]; returns how many.
+  int64_t (*between)(const float* values, int64_t n, uint32_t low, uint32_t high, uint32_t* out);
+  // q = lr * g, 0 without a gradient; whether all are finite.
+  bool (*scale)(const Gradient&, const float* weights, float* q, int64_t begin, int64_t end, float lr,
+                float weight_decay);
+  void (*quantize)(float* values, int64_t n, Codec);
+  void (*add)(float* x, const float* q, int64_t n, bool subtract);
+};
+
+extern const Loops kPortable;
+extern const Loops kAvx2;  // only on x86-64
+
+}  // namespace dgs::cpu

@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: Apache-2.0
+// The loops for any machine that the compiler's own flags allow.
+#define DGS_VARIANT portable
+#define DGS_VECTOR "cpu/vector_portable.h"
+#include "cpu/loops_body.h"
+
+namespace dgs::cpu {
+
+const Loops kPortable{"portable",        portable::sweep, portable::sample,   portable::keep,
+                      portable::between, portable::scale, portable::quantize, portable::add};
+
+}  // namespace dgs::cpu
