@@ -11,7 +11,7 @@ from typing import Any
 from dgs_ext.wire import Codec
 
 from .errors import ConfigError
-from .methods import ALIASES, LOCAL_METHODS, MODES
+from .methods import ALIASES, LOCAL_METHODS, METHODS, MODES
 from .schedules import check_density
 
 CODECS = {codec.name.lower(): codec for codec in Codec if codec is not Codec.BYTES}
@@ -101,9 +101,9 @@ def _check(s: Settings) -> None:
     _one_of("selection", s.selection, ("exact", "sampled"))
     _one_of("codec", s.codec, CODECS)
     _one_of("codec_down", s.codec_down, (None, *CODECS))
-    if s.mode == "asgd" and s.codec_up.in_blocks:
+    if s.mode in METHODS and METHODS[s.mode].dense and s.codec_up.in_blocks:
         raise ConfigError(
-            f"codec {s.codec} loses too much of a dense push, of which mode asgd keeps no rest: use float32, "
+            f"codec {s.codec} loses too much of a dense push, of which mode {s.mode} keeps no rest: use float32, "
             "float16 or bfloat16"
         )
     _one_of("buffers", s.buffers, ("mean", "first", "none"))
