@@ -110,7 +110,8 @@ class Replica:
             return
         update = self.method.step(grads, self.weights.masters, hyper)
         if self._finite():
-            self._send(packed(update, hyper, held, self._settings.codec_up, self.layout.offsets))
+            push = packed(update, hyper, held, self._settings.codec_up, self.layout.offsets)
+            self._send(push, background=self._settings.overlap)
 
     def settle(self) -> None:
         """The other half: receives the reply, commits and applies it; over a new session if the link is lost.
@@ -159,8 +160,11 @@ class Replica:
         except (TransportError, FrameError, RefusedError, ProtocolError) as error:
             log.warning("what the method's state still held was not acknowledged: %s", error)
 
-    def _send(self, push: Push) -> Push:
-        """Sends `push`, again over a new session if need be: with the digest of the weights of now."""
+    def _send(self, push: Push, *, background: bool = False) -> Push:
+        """Sends `push`, again over a new session if need be: with the digest of the weights of now.
+
+        One that is awaited at once needs no thread in the background, and the end of a process can start none.
+        """
         session = self.session
         digest = (0, "")
         if isinstance(push.on_wire, Selection):
@@ -168,7 +172,8 @@ class Replica:
             digest = (segment, self.weights.digest(segment))
         push = self._pending = replace(push, digest=digest, after=session.sequence)
         density = self._hypers.density(push.hyper)
-        session.push(push.on_wire, self._settings.codec_up, density, push.digest, push.held)
+        codec = self._settings.codec_up
+        session.push(push.on_wire, codec, density, push.digest, push.held, background=background)
         return push
 
     def _finish(self, push: Push, reply: Reply) -> None:
@@ -272,8 +277,10 @@ class Replica:
 
     def pause(self, reason: str) -> None:
         """Says goodbye for a while: the server keeps this worker's mirror."""
-        self.land()
-        self.session.close("paused", reason, self.weights.digest())
+        try:
+            self.land()
+        finally:
+            self.session.close("paused", reason, self.weights.digest())
 
     def farewell(self, termination: Termination) -> None:
         """The end of a worker that did not `close`."""
@@ -282,7 +289,7 @@ class Replica:
         if not self.session.ends_by_error():
             try:
                 self.leave()
-            except DGSError as error:
+            except (DGSError, RuntimeError) as error:  # at the exit no thread starts, as joining again would
                 log.warning("the last exchange failed: %s", error)
         if termination.asked:
             self.session.close("left", "SIGTERM")

@@ -150,6 +150,8 @@ class Worker:
         density: float,
         digest: tuple[int, str],
         held: int | None = None,
+        *,
+        background: bool = False,
     ) -> None:
         """Sends `update` (on the CPU); `pull` returns what comes back, and raises what went wrong here.
 
@@ -157,6 +159,7 @@ class Worker:
             density: what the server takes as the worker's when it chooses how much to send back.
             digest: a segment and the hash of its weights.
             held: the version of the weights that the gradient was computed at, by default of those of now.
+            background: sends, and receives the reply, in a thread of their own.
         """
         header = self._header(Kind.PUSH, codec, self.sequence + 1, held)
         if isinstance(update, Selection):
@@ -164,7 +167,7 @@ class Worker:
         else:
             frame = self._packer.dense(header, protocol.meta(density=1.0), update)
         began = time.perf_counter()
-        flight = BackgroundFlight if self.settings.overlap else Flight
+        flight = BackgroundFlight if background else Flight
         self._flight = flight(lambda: self._send(frame), self._next)
         self.traffic.bytes_up += frame.numel()
         self.traffic.waiting += time.perf_counter() - began

@@ -136,6 +136,41 @@ def test_a_worker_that_is_dropped_without_close_flushes_too() -> None:
         assert fleet.state.version == 5
 
 
+def test_at_the_exit_of_a_process_a_flush_starts_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From Python 3.12 on an interpreter that ends can start none."""
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    with Fleet(Vectors(tensors(0)), flush=True, density=0.01, overlap=True) as fleet:
+        _, worker = trained(fleet, "dgs")
+        fleet.workers.clear()
+        with monkeypatch.context() as ending:
+            ending.setattr(threading.Thread, "start", refuse)
+            worker._farewell()
+        assert fleet.state.version == 5
+    assert fleet.report is not None and [w.outcome for w in fleet.report.workers] == ["finished"]
+
+
+def test_a_lost_link_at_the_exit_is_a_warning(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    with Fleet(Vectors(tensors(0)), density=0.01, overlap=True) as fleet:
+        model, worker = trained(fleet, "dgs", steps=1)
+        worker.settle()
+        fleet.taps[0].close()
+        set_grads(model, tensors(2))
+        worker.step()
+        fleet.workers.clear()
+        with monkeypatch.context() as ending:
+            ending.setattr(threading.Thread, "start", refuse)
+            worker._farewell()
+    assert "the last exchange failed: can't create new thread" in caplog.text
+
+
 def test_there_is_no_other_outcome() -> None:
     with Fleet(Vectors(tensors(0))) as fleet:
         _, worker = trained(fleet, "dgs", steps=1)

@@ -14,7 +14,7 @@ from fleet import Fleet, Vectors, same_bits, set_grads, state_of, tensors, uncon
 from torch import Tensor, nn
 
 from dgs import CoupledToLR, GradientSGD, WarmUp
-from dgs.errors import ConfigError
+from dgs.errors import ConfigError, DriftError
 
 STEPS = 20
 CASES: dict[str, dict[str, Any]] = {
@@ -224,6 +224,21 @@ def test_a_worker_pauses_and_comes_back_while_the_server_goes_on(caplog: pytest.
     assert report is not None
     assert sorted((w.rank, w.outcome) for w in report.workers) == [(1, "finished"), (2, "finished")]
     assert report.state["workers"] == {}, "whoever has finished is not kept"
+
+
+def test_a_pause_that_meets_an_error_ends_the_session_all_the_same() -> None:
+    """Else its heart would beat on, and the server would wait for it as long as the process lives."""
+    with Fleet(Vectors(tensors(0)), density=0.05, overlap=True) as fleet:
+        model = Vectors(tensors(1))
+        worker = fleet.join(model, lr=0.1)
+        set_grads(model, tensors(2))
+        model.matrix.data.mul_(2.0)
+        worker.step()
+        with pytest.raises(DriftError):
+            worker.close("paused")
+        assert worker._replica is not None and not worker._replica.session.connected
+        assert fleet.server.active() == 0
+    assert fleet.report is not None and [w.outcome for w in fleet.report.workers] == ["paused"]
 
 
 def test_the_state_is_taken_between_exchanges_while_workers_push() -> None:
