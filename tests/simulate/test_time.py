@@ -117,6 +117,15 @@ def test_workers_come_late_leave_and_die() -> None:
     assert result.workers[4].steps == 0
 
 
+def test_who_would_die_after_the_end_changes_nothing() -> None:
+    changes: dict[str, Any] = {"compute": C, "server": ServerCost(0.02), "network": Network.of(1e8)}
+    plain, late = run(**changes), run(**changes, presence={1: Presence(dies=50.0)})
+    assert (late.server, late.server_in, late.server_out) == (plain.server, plain.server_in, plain.server_out)
+    assert 0.5 < plain.server < 1
+    assert {record.outcome for record in late.ended} == {"finished"}
+    assert late.digest == plain.digest
+
+
 def test_frames_of_a_dead_worker_never_arrive() -> None:
     changes: dict[str, Any] = {"workers": 2, "compute": C, "network": Network(latency=0.2), "max_version": 10}
     result = run(**changes, presence={1: Presence(dies=1.4)})  # joined at 1.4: 6 latencies and the snapshot's

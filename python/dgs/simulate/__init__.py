@@ -134,7 +134,7 @@ def simulate(
     ]
     wires = None if host is None else Wires(clock, host, network, server, recorder)
     Simulation(clock, places, wires, compute, overlap, recorder).run()
-    return _result(clock, places, wires, host, recorder)
+    return _result(places, wires, host, recorder)
 
 
 def _check(workers: int, max_version: int, every: int | None, presence: Mapping[int, Presence]) -> None:
@@ -146,15 +146,13 @@ def _check(workers: int, max_version: int, every: int | None, presence: Mapping[
             raise ConfigError(f"simulate: presence names worker {index} of {workers}: they count from 0")
 
 
-def _result(
-    clock: Clock, places: list[Place], wires: Wires | None, host: Host | None, recorder: Recorder
-) -> Result:
+def _result(places: list[Place], wires: Wires | None, host: Host | None, recorder: Recorder) -> Result:
     node = places[0].node
     version = node.optimizer.version if host is None else host.state.version
     recorder.point(version, node.show if host is None else host.snapshot().load_into)
-    busy = [0.0] * 3
-    if wires is not None and clock.now:
-        busy = [line.busy / clock.now for line in (wires.incoming, wires.outgoing, wires.server)]
+    busy, end = [0.0] * 3, max(p.left for p in places)  # the clock goes on to who would have died later
+    if wires is not None and end:
+        busy = [line.busy / end for line in (wires.incoming, wires.outgoing, wires.server)]
     flat = torch.cat([p.detach().float().reshape(-1) for p in recorder.shown.parameters()])
     return Result(
         model=recorder.shown,

@@ -42,7 +42,10 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """What a worker did with its time, in virtual seconds, and what went over its link."""
+    """What a worker did with its time, in virtual seconds, and what went over its link.
+
+    The `waiting` of `traffic` is this process's own, not virtual.
+    """
 
     present: float
     computing: float
@@ -63,13 +66,14 @@ class Result:
     Attributes:
         model: holds the server's last parameters and buffers.
         digest: a hash of those parameters, bit for bit.
-        seconds: virtual, until the last worker left.
+        seconds: virtual, until the last version was made.
         version: pushes that the server applied.
         points: the model on its way, the last one of its end, with the workers' last buffers.
         steps: every gradient, in the order of virtual time.
         staleness: how many of the applied pushes were computed at weights so many versions old.
         workers: by index.
-        server_in, server_out, server: the part of the time that the server's link, each way, and it were busy.
+        server_in, server_out, server: the part of the time until the last worker left that the server's link, each
+            way, and it were busy.
         ended: the server's record of each worker that joined, with its outcome.
     """
 
