@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dgs import Layout, config
+from dgs.config import CODECS
 from dgs.methods import METHODS, Hyper
 from dgs_ext import ops
 from dgs_ext.ops import Selection
 
 SHAPES = [("a", (40, 30)), ("b", (7,)), ("c", (300,))]
 LAYOUT = Layout(SHAPES, dense_below=100)
-CODECS = {"float32": 1, "float16": 2, "bfloat16": 3}
 
 
 class Ledger:
@@ -27,7 +27,7 @@ class Ledger:
 
     def __init__(self, mode: str, codec: str, momentum: float, lr: float, density: float) -> None:
         self.method = METHODS[mode].create(LAYOUT, torch.device("cpu"), config.resolve(None, {}, mode=mode))
-        self.codec = CODECS[codec]
+        self.codec = int(CODECS[codec])
         segments = len(LAYOUT.segments)
         self.hyper = Hyper(
             lr=torch.full((segments,), lr),
@@ -45,7 +45,7 @@ class Ledger:
 
     def send(self, update: Selection | Tensor) -> None:
         if isinstance(update, Selection):
-            ops.quantize_(update.values, self.codec)
+            ops.quantize_selection_(update, LAYOUT.offsets, self.codec)
             indices, values = update.compact()
             self.sent[indices] += values.double()
         else:
@@ -149,6 +149,8 @@ def test_whatever_happens_in_between_a_flush_leaves_only_the_law(
     mode: str, codec: str, events: list[str], seed: int, density: float
 ) -> None:
     """Another rate at each step, steps not exchanged, pushes refused, absent gradients; then the last push."""
+    if METHODS[mode].dense and CODECS[codec].in_blocks:
+        return  # refused by dgs.config
     momentum = {"dgs": 0.75, "dgc": 0.75}.get(mode, 0.0)
     ledger = Ledger(mode, codec, momentum, 0.5, density)
     grads = gradients(seed, len(events), 1.0)
@@ -188,8 +190,10 @@ def test_what_stays_is_never_larger_than_what_was_there(bits: list[int], codec: 
     """|u - (1-m)·Q(u)| <= |u| for every float32 number, so that a codec's error cannot grow in the velocity."""
     u = torch.tensor(bits, dtype=torch.int64).to(torch.uint32).view(torch.float32)
     u = u[u.isfinite()]
-    q = u.clone()
-    ops.quantize_(q, CODECS[codec])
+    n = torch.tensor([0, u.numel()])
+    sent = Selection(torch.arange(u.numel()), u.clone(), n, n.diff())
+    ops.quantize_selection_(sent, n, int(CODECS[codec]))
+    q = sent.values
     assert bool(q.isfinite().all())
     assert bool(((u - keep * q).abs() <= u.abs()).all())
 

@@ -10,6 +10,8 @@ import torch
 from fleet import Fleet, Vectors, same_bits, set_grads, state_of, weights_of
 from torch import Tensor
 
+from dgs.config import CODECS
+
 SHAPES = {"matrix": (30, 50), "bias": (50,), "deep": (12, 10, 10)}
 
 
@@ -30,7 +32,7 @@ def run(mode: str, steps: int = 12, **settings: Any) -> tuple[Tensor, Tensor, di
         return fleet.state.theta, weights_of(worker), state_of(worker)
 
 
-@pytest.mark.parametrize("codec", ["float32", "bfloat16"])
+@pytest.mark.parametrize("codec", CODECS)
 def test_dgs_without_momentum_is_gradient_dropping_bit_for_bit(codec: str) -> None:
     dgs = run("dgs", density=0.05, codec=codec, weight_decay=0.1)
     gd = run("gd", density=0.05, codec=codec, weight_decay=0.1)
