@@ -83,6 +83,13 @@ def test_overlap_hides_the_exchange_and_costs_a_version() -> None:
     assert overlapped.version == 24
 
 
+def test_the_last_push_counts_beside_the_one_before_it() -> None:
+    """With overlap both replies are taken in as a worker leaves."""
+    leaves = {i: Presence(leaves=1.05) for i in range(3)}
+    result = run(compute=C, overlap=True, flush=True, max_version=100, presence=leaves)
+    assert result.version == sum(result.staleness.values()) == 3 * (11 + 1)
+
+
 def test_overlap_waits_for_a_reply_that_takes_longer_than_a_gradient() -> None:
     result = run(workers=1, compute=C, network=Network(latency=0.1), overlap=True)
     times = [s.time for s in result.steps]
@@ -113,6 +120,7 @@ def test_workers_come_late_leave_and_die() -> None:
     assert ended == {1: "finished", 2: "finished", 3: "died", 4: "finished"}
     assert [use.steps for use in result.workers[1:3]] == [10, 5]
     assert [use.present for use in result.workers[1:3]] == pytest.approx([1.0, 0.55])
+    assert [use.utilisation for use in result.workers[:3]] == pytest.approx([1.0, 1.0, 1.0])
     assert min(s.time for s in result.steps if s.worker == 0) == pytest.approx(1.15)
     assert result.workers[4].steps == 0
 

@@ -146,9 +146,12 @@ class Node:
         """Copies this worker's parameters and buffers into `model`."""
         model.load_state_dict(self.model.state_dict())
 
-    def leave(self) -> None:
-        """Takes in a reply that is there, then buffers and goodbye, at once."""
+    def take_in(self) -> None:
+        """Takes in a reply that is there, before it leaves; buffers that are due are sent at once."""
         self.optimizer.settle()
+
+    def leave(self) -> None:
+        """The last push if it is set, buffers and goodbye, at once."""
         self.optimizer.close()
 
     def die(self) -> None:

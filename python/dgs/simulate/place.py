@@ -35,6 +35,7 @@ class Place:
     sending_until: float = 0.0
     left: float = 0.0
     computing: float = 0.0
+    computing_until: float = 0.0
     steps: int = 0
     pushes: int = 0
     exchanges: int = 0  # whose staleness is in the log

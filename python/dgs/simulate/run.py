@@ -74,6 +74,7 @@ class Simulation:
             return
         seconds = self._compute(place.node.index, place.node.draw)
         place.computing += seconds
+        place.computing_until = now + seconds
         place.at(self._clock, now + seconds, partial(self._computed, place))
 
     def _computed(self, place: Place) -> None:
@@ -117,12 +118,15 @@ class Simulation:
         place.at(self._clock, max(self._clock.now, place.sending_until), partial(self._begin, place))
 
     def _leave(self, place: Place) -> None:
+        place.node.take_in()
+        self._note(place)
         place.node.leave()
         self._note(place)
         self._end(place)
 
     def _die(self, place: Place) -> None:
         if place.alive:
+            place.computing -= max(0.0, place.computing_until - self._clock.now)
             place.node.die()
         self._end(place)
 
