@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Is the simulator's throughput that of real processes? Predicts it, and then measures it on loopback.
 
-python benchmarks/simulation.py [--workers 1 2 4] [--compute 0.05] [--steps 120] [--modes dgs asgd]
+python benchmarks/simulation.py [--workers 2 4 8] [--compute 0.1] [--steps 60] [--modes dgs asgd]
 
 A gradient takes its time asleep, so that the machine's cores are not what limits the real run. What worker and server
-take for an exchange is measured first, by the simulator's own parts in one thread.
+take for an exchange is measured first, by the simulator's own parts in one thread; what the link takes, by a real run
+with one worker. So what is predicted is how the rate grows with the workers.
 """
 
 from __future__ import annotations
@@ -32,8 +33,6 @@ from dgs import config
 from dgs.simulate import Always, Network, ServerCost, simulate
 from dgs.simulate.host import Host
 from dgs.simulate.node import Node, Task
-
-_LATENCY = 1e-4  # seconds, of loopback with gloo
 
 
 class Net(nn.Module):
@@ -84,12 +83,14 @@ def costs(mode: str, scale: int, steps: int) -> tuple[float, float]:
     return statistics.median(working), statistics.median(serving)
 
 
-def predicted(mode: str, args: argparse.Namespace, workers: int, cost: tuple[float, float]) -> float:
-    """Pushes per second by the simulator, once all workers are there."""
+def predicted(
+    mode: str, args: argparse.Namespace, workers: int, cost: tuple[float, float], link: float
+) -> float:
+    """Pushes per second by the simulator, once all workers are there; the link takes so long for both ways."""
     result = simulate(
         functools.partial(Net, args.scale), Net.loss, forever, workers=workers, max_version=args.steps * workers,
         lr=1e-6, mode=mode, compute=Always(args.compute + cost[0]), server=ServerCost(cost[1]),
-        network=Network(latency=_LATENCY), every=args.steps * workers // 4,
+        network=Network(latency=link / 2), every=args.steps * workers // 4,
     )  # fmt: skip
     return _rate([(p.time, p.version) for p in result.points])
 
@@ -136,11 +137,11 @@ def work(args: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--workers", type=int, nargs="+", default=[2, 4, 8])
     parser.add_argument("--modes", nargs="+", default=["dgs", "asgd"])
-    parser.add_argument("--compute", type=float, default=0.05, help="seconds of a gradient")
-    parser.add_argument("--steps", type=int, default=120, help="of each worker")
-    parser.add_argument("--scale", type=int, default=2, help="ResNet-18's channels are divided by it")
+    parser.add_argument("--compute", type=float, default=0.1, help="seconds of a gradient")
+    parser.add_argument("--steps", type=int, default=60, help="of each worker")
+    parser.add_argument("--scale", type=int, default=4, help="ResNet-18's channels are divided by it")
     parser.add_argument("--out", type=Path, help="a file for the figures, as JSON")
     for name in ("rank", "port", "world-size"):
         parser.add_argument(f"--{name}", type=int, help=argparse.SUPPRESS)
@@ -153,19 +154,12 @@ def main() -> None:
     rows = []
     for mode in args.modes:
         cost = costs(mode, args.scale, 30)
+        link = max(0.0, 1 / measured(mode, args, 1) - 1 / predicted(mode, args, 1, cost, 0.0))
         for workers in args.workers:
-            expected, seen = predicted(mode, args, workers, cost), measured(mode, args, workers)
-            rows.append(
-                (
-                    f"{mode} × {workers}",
-                    1e3 * cost[0],
-                    1e3 * cost[1],
-                    expected,
-                    seen,
-                    100 * (expected / seen - 1),
-                )
-            )
-    columns = ("run", "worker ms", "server ms", "predicted/s", "measured/s", "error %")
+            expected, seen = predicted(mode, args, workers, cost, link), measured(mode, args, workers)
+            took = (1e3 * seconds for seconds in (*cost, link))
+            rows.append((f"{mode} × {workers}", *took, expected, seen, 100 * (expected / seen - 1)))
+    columns = ("run", "worker ms", "server ms", "link ms", "predicted/s", "measured/s", "error %")
     load = Path("/proc/loadavg").read_text().split()[0]
     numel = sum(p.numel() for p in Net(args.scale).parameters())
     print(
