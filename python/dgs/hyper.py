@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -47,13 +48,21 @@ def _refuse(strategy: type[Strategy], options: Mapping[str, Any]) -> None:
             raise ConfigError(f"{name} is not for mode {strategy.name}: {strategy.refuses[name]}")
 
 
+def _check_number(name: str, value: object) -> None:
+    one = isinstance(value, Tensor) and value.numel() == 1
+    if not one and (isinstance(value, bool) or not isinstance(value, numbers.Real)):
+        raise ConfigError(f"{name} must be a number, or a tensor of one, got {value!r:.80}")
+
+
 _TORCHS_OWN = ("foreach", "fused", "differentiable", "capturable")  # of torch.optim.SGD, by its saved groups
 
 
 def check_group(group: Mapping[str, Any], strategy: type[Strategy]) -> None:
     """Raises ConfigError when a hyper-parameter of a group is out of its range, or not for this method."""
+    for name in ("lr", "momentum", "weight_decay", "dampening"):
+        _check_number(name, group[name])
     lr, momentum, decay, density = (group[k] for k in ("lr", "momentum", "weight_decay", "density"))
-    if not 0 <= float(lr) < math.inf:
+    if not 0 <= lr < math.inf:
         raise ConfigError(f"lr must be at least 0 and finite, got {lr}")
     if not 0 <= momentum < 1:
         raise ConfigError(f"momentum must be in [0, 1), got {momentum}")
