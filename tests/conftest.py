@@ -61,6 +61,15 @@ def repository() -> Path:
     return Path(__file__).resolve().parents[1]
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what runs on a GPU, by what it asks for: `-m cuda` is all of it."""
+    for item in items:
+        device = item.callspec.params.get("device") if hasattr(item, "callspec") else None
+        if device == "cuda" or "cuda" in getattr(item, "fixturenames", ()):
+            item.add_marker("cuda")
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say what did not run and why, one line for each reason: pytest's own list has one for each place."""
     skipped = terminalreporter.stats.get("skipped", [])
