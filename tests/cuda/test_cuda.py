@@ -11,7 +11,7 @@ from dgs_ext.ops import Selection
 
 OPS = (
     *("select", "select_difference", "step_velocity", "step_dgc", "step_dense"),
-    *("quantize_", "apply_velocity_", "apply_dgc_", "sparse_add_", "dense_add_"),
+    *("quantize_", "quantize_blocks_", "apply_velocity_", "apply_dgc_", "sparse_add_", "dense_add_"),
 )
 
 
@@ -41,6 +41,7 @@ def test_nothing_waits_for_the_device(cuda, layout):
         ops.select_difference([x], [w], *layout, out)
         ops.step_velocity([x], [w], [v], [v_out], rates, rates, *layout, out)
         ops.quantize_(out.values, 3)
+        ops.quantize_blocks_(out, layout[0], 4)
         ops.apply_velocity_([v_out], rates, layout[0], out)
         ops.sparse_add_([w], layout[0], out, subtract=True)
     finally:
