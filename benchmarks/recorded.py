@@ -144,12 +144,18 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--momentum", type=float, default=0.7)
     parser.add_argument("--weight-decay", type=float, default=5e-4)
     parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--limit", type=float, default=0.01, help="greatest share that may be read again")
+    parser.add_argument(
+        "--limit",
+        type=float,
+        help="greatest share that may be read again; default 0.01, and with --smoke any",
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--smoke", action="store_true", help="three steps on noise: does everything run?")
     args = parser.parse_args()
+    if args.limit is None:
+        args.limit = 1.0 if args.smoke else 0.01
     if args.smoke:
-        args.steps, args.limit = 3, 1.0
+        args.steps = 3
     elif args.data is None and args.text is None:
         parser.error("name the images (--data DIR), a text (--text FILE) or both, or try --smoke")
     return args

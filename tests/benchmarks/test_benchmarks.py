@@ -11,10 +11,15 @@ from pathlib import Path
 import pytest
 
 
+def start(repository: Path, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs a benchmark to its end."""
+    command = [sys.executable, str(repository / "benchmarks" / f"{name}.py"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=240)
+
+
 def run(repository: Path, name: str, *arguments: str) -> str:
     """Runs a benchmark and returns what it printed."""
-    command = [sys.executable, str(repository / "benchmarks" / f"{name}.py"), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    done = start(repository, name, *arguments)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -53,3 +58,6 @@ def test_what_is_read_twice_is_counted_and_judged(repository: Path) -> None:
     printed = run(repository, "recorded", "--smoke", "--methods", "dgs")
     assert "small ResNet on CIFAR-10" in printed
     assert "transformer on a text" in printed
+    refused = start(repository, "recorded", "--smoke", "--methods", "dgs", "--limit", "-0.01")
+    assert refused.returncode == 1
+    assert "were read a second time, more than -1.0%" in refused.stderr
