@@ -3,6 +3,7 @@
 // threshold is kept as a candidate, and the k are chosen among those. Free of torch.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <cstring>
@@ -136,7 +137,10 @@ class Selector {
     if (!wanted_.sampled && reach > 1 && reach < kNothing && swept.count < wanted_.counts[s]) {
       counters.add(0, n);
       reach = 1;
+      // What is stored beside what is selected from is not looked at again.
+      const uint32_t largest = swept.largest;
       swept = loops_.sweep(stored(operands_[s]), 0, n, reach, false, {values, at});
+      swept.largest = std::max(swept.largest, largest);
     }
     const Run run{values, at, swept.count, 0};
     choose(s, &run, 1, reach, swept.largest);

@@ -163,6 +163,25 @@ TEST(select_is_exact_however_wrong_the_estimate_is) {
   }
 }
 
+TEST(a_velocity_that_is_not_finite_is_seen_when_the_residual_is_read_again) {
+  cpu::Loops lying = cpu::kPortable;
+  lying.sample = lying_sample;
+  lie = 1e3f;  // too high: both segments are read again
+  Model model({5'000, 40'000}, 0.01);
+  std::vector<float> u = normal(model.offsets.back(), 31), r = normal(model.offsets.back(), 32);
+  std::vector<float> u_out(u.size()), r_out(r.size());
+  u[7] = u[5'007] = std::numeric_limits<float>::infinity();  // no gradient: the residual stays finite
+  auto operands = plain(model.parts<const float>(u));
+  for (std::size_t s = 0; s < operands.size(); ++s) {
+    operands[s].kind = cpu::Kind::kDgc;
+    operands[s].y = r.data() + model.offsets[s];
+    operands[s].x_out = u_out.data() + model.offsets[s];
+    operands[s].y_out = r_out.data() + model.offsets[s];
+  }
+  select_from(lying, operands, model, 2);
+  for (const int64_t n : model.nnz) CHECK_EQ(n, -1);
+}
+
 TEST(select_gives_up_candidates_that_are_too_many) {
   for (const auto* loops : variants()) {
     Model model({300'000, 70'000}, 0.01);
