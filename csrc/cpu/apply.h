@@ -44,6 +44,13 @@ int64_t first_outside(const Entries& entries, const std::vector<Range>& ranges, 
   return first == INT64_MAX ? -1 : first.load();
 }
 
+// The element of a segment that is written some slots later; it is most often in no cache.
+constexpr int64_t kEarly = 32;
+inline int64_t later(const Segments& segments, const Entries& entries, const Range& range, int64_t slot) {
+  const int64_t last = entries.starts[range.segment] + range.end - 1;
+  return entries.indices[std::min(slot + kEarly, last)] - segments.offsets[range.segment];
+}
+
 template <class Pool>
 void apply_velocity(float* const* velocity, const float* keep, const Segments& segments,
                     const Entries& entries, const std::vector<Range>& ranges, const Pool& pool) {
@@ -51,6 +58,7 @@ void apply_velocity(float* const* velocity, const float* keep, const Segments& s
     const int64_t s = ranges[i].segment;
     const float share = keep[s];
     for_each_slot(entries, ranges[i], [&](int64_t j) {
+      __builtin_prefetch(velocity[s] + later(segments, entries, ranges[i], j), 1);
       float& v = velocity[s][entries.indices[j] - segments.offsets[s]];
       v = kept(v, share, entries.values[j]);
     });
@@ -65,6 +73,9 @@ void apply_dgc(float* const* velocity, float* const* residual, const int64_t* co
     const int64_t s = ranges[i].segment;
     const bool masked = counts[s] < segments.size(s);  // sent whole: momentum is kept
     for_each_slot(entries, ranges[i], [&](int64_t j) {
+      const int64_t next = later(segments, entries, ranges[i], j);
+      __builtin_prefetch(residual[s] + next, 1);
+      __builtin_prefetch(velocity[s] + next, 1);
       const int64_t at = entries.indices[j] - segments.offsets[s];
       const float q = entries.values[j];
       residual[s][at] = sub_rn(residual[s][at], q);
@@ -86,9 +97,14 @@ void sparse_add(float* const* x, const Segments& segments, const Entries& entrie
                 const std::vector<Range>& ranges, bool subtract, const Pool& pool) {
   pool(ranges.size(), [&](int64_t i) {
     int64_t s = ranges[i].segment;
+    const int64_t last = entries.starts[s] + ranges[i].end - 1;
     for_each_slot(entries, ranges[i], [&](int64_t j) {
       const int64_t at = entries.indices[j];
       s = segment_of(segments, at, s);
+      // Prefetched as if it were in the same segment, as it most often is; that it need not be does no harm.
+      const auto next =
+          static_cast<uint64_t>(entries.indices[std::min(j + kEarly, last)] - segments.offsets[s]);
+      __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<uint64_t>(x[s]) + 4 * next), 1);
       float& target = x[s][at - segments.offsets[s]];
       target = added(target, subtract ? -entries.values[j] : entries.values[j]);
     });

@@ -38,33 +38,30 @@ DGS_HD T all(float x) {
   return lanes;
 }
 
-// What happens to a result. kBlock: elements after which the candidates' values are taken from operands that
-// are still in the first-level cache. While that is done nothing is streamed: so only for a moment.
+// What happens to a result.
 struct Discard {
   template <class T>
   DGS_HD void operator()(float*, T) const {}
 };
 struct Store {
-  static constexpr int64_t kBlock = 32 * kWord;
   template <class T>
   DGS_HD void operator()(float* p, T x) const {
     store(p, x);
   }
 };
 struct Stream {
-  static constexpr int64_t kBlock = 2 * kWord;
   template <class T>
   DGS_HD void operator()(float* p, T x) const {
     stream(p, x);
   }
 };
 
-// What the word kAhead elements further on will need: the processor's own prefetching ends with a page. Worth
-// it only where nothing is stored (measured).
+// The word from p[i] on, kAhead elements before it is needed: the processor's own prefetching ends with a
+// page.
 constexpr int64_t kAhead = 1024;
 template <class P>
 DGS_HD void prefetch(const P* p, int64_t i) {
-  const char* ahead = reinterpret_cast<const char*>(p + i + kAhead);
+  const char* ahead = reinterpret_cast<const char*>(p + i);
   for (int64_t b = 0; b < kWord * static_cast<int64_t>(sizeof(P)); b += 64) __builtin_prefetch(ahead + b);
 }
 
@@ -100,7 +97,10 @@ struct Rates {
   const float* weights;
   float lr, weight_decay, momentum, grad_scale;
 
-  DGS_HD void ahead(int64_t) const {}
+  DGS_HD void ahead(int64_t i) const {
+    if constexpr (!__is_same(G, NoGradient)) prefetch(gradient, i);
+    if constexpr (kDecay) prefetch(weights, i);
+  }
   template <class T>
   DGS_HD T decayed_at(int64_t i, T g) const {
     if constexpr (kDecay)
@@ -114,6 +114,11 @@ template <class G, bool kDecay>
 struct Velocity : Rates<G, kDecay> {
   const float* v;
   float* u_out;
+
+  DGS_HD void ahead(int64_t i) const {
+    Rates<G, kDecay>::ahead(i);
+    prefetch(v, i);
+  }
   template <class T, class Put, class M>
   DGS_HD T at(int64_t i, Put put, M&) const {
     T u = loaded<T>(v + i);
@@ -128,6 +133,12 @@ template <class G, bool kDecay, bool kNesterov>
 struct Dgc : Rates<G, kDecay> {
   const float *v, *r;
   float *v_out, *r_out;
+
+  DGS_HD void ahead(int64_t i) const {
+    Rates<G, kDecay>::ahead(i);
+    prefetch(v, i);
+    prefetch(r, i);
+  }
   template <class T, class Put, class M>
   DGS_HD T at(int64_t i, Put put, M& largest) const {
     T u = loaded<T>(v + i), sum = loaded<T>(r + i);
@@ -186,42 +197,48 @@ Swept sweep_ends(const Op& op, int64_t begin, int64_t end, int64_t origin, uint3
   return found;
 }
 
-// Appends the positions of the bits of `word`, bit 0 being `at`. Few bits are the rule, and how many is not
-// to be predicted: so some are taken without asking.
-DGS_HD int64_t append_bits(uint64_t word, uint32_t at, uint32_t* out, int64_t count) {
+// Appends the elements i + b of the bits b of `word`, at: the position of element i. Few bits are the rule,
+// and how many is known only when the operands have come from memory, so that a guess that fails stops
+// everything until then: so some are taken without asking, and computed a second time, as what was streamed
+// cannot be read again.
+template <class Op>
+DGS_HD int64_t append_bits(const Op& op, uint64_t word, int64_t i, uint32_t at, Candidates out,
+                           int64_t count) {
   const int64_t end = count + __builtin_popcountll(word);
-  for (int64_t j = 0; j < kStraight; ++j, word &= word - 1)
-    out[count + j] = at + static_cast<uint32_t>(__builtin_ctzll(word | uint64_t{1} << 63));
-  for (count += kStraight; count < end; ++count, word &= word - 1)
-    out[count] = at + static_cast<uint32_t>(__builtin_ctzll(word));
+  uint32_t ignored = 0;
+  const auto append_one = [&]() __attribute__((always_inline)) {
+    const int64_t bit = __builtin_ctzll(word | uint64_t{1} << 63);
+    out.values[count] = op.template at<float>(i + bit, Discard{}, ignored);
+    out.at[count] = at + static_cast<uint32_t>(bit);
+    word &= word - 1;
+    ++count;
+  };
+#pragma GCC unroll 8
+  for (int64_t j = 0; j < kStraight; ++j) append_one();
+  while (__builtin_expect(count < end, 0)) append_one();
   return end;
 }
 
 // Elements begin .. end, a multiple of kWord of them. begin is where the vectors' stores are aligned, if they
-// have to be. A candidate's value is computed a second time: what was streamed cannot be read again soon.
+// have to be.
 template <class Put, class Op>
 Swept sweep_words(const Op& op, int64_t begin, int64_t end, int64_t origin, uint32_t threshold,
                   Candidates out, Swept found) {
   const Bits bound = splat_bits(threshold - 1);
   Bits largest = splat_bits(found.largest);
-  for (int64_t i = begin; i < end;) {
-    const int64_t block = i + Put::kBlock < end ? i + Put::kBlock : end;
-    const int64_t before = found.count;
-    for (; i < block; i += kWord) {
-      op.ahead(i);
-      uint64_t word = 0;
+  int64_t count = found.count;
+  for (int64_t i = begin; i < end; i += kWord) {
+    op.ahead(i + kAhead);
+    uint64_t word = 0;
 #pragma GCC unroll 16
-      for (int64_t j = 0; j < kWord; j += kLanes) {
-        const Bits m = magnitude(op.template at<Vec>(i + j, Put{}, largest));
-        largest = larger(largest, m);
-        word |= static_cast<uint64_t>(lanes_above(m, bound)) << j;
-      }
-      found.count = append_bits(word, static_cast<uint32_t>(i - origin), out.at, found.count);
+    for (int64_t j = 0; j < kWord; j += kLanes) {
+      const Bits m = magnitude(op.template at<Vec>(i + j, Put{}, largest));
+      largest = larger(largest, m);
+      word |= static_cast<uint64_t>(lanes_above(m, bound)) << j;
     }
-    for (int64_t c = before; c < found.count; ++c)
-      out.values[c] = op.template at<float>(origin + out.at[c], Discard{}, found.largest);
+    count = append_bits(op, word, i, static_cast<uint32_t>(i - origin), out, count);
   }
-  return {found.count, larger(found.largest, largest_of(largest))};
+  return {count, larger(found.largest, largest_of(largest))};
 }
 
 template <class Put>
