@@ -4,7 +4,7 @@
     python benchmarks/convergence.py --data DIR [--out DIR] [--epochs 10] [--seeds 2] ...
 
 Each rate is chosen by the accuracy on images held out of the training set: in short runs from one grid, which
-goes on where the best is at an end of it; then in runs of full length, from that rate upwards while they get better.
+goes on where the best is at an end of it; then in runs of full length, from that rate up until it is clearly worse.
 What is reported is the accuracy on the test images. Each finished run is a line of OUT/results.jsonl: run it again to
 go on where it stopped. OUT then holds table.md and curves.png.
 """
@@ -40,6 +40,7 @@ VARIANTS = {  # at the rate of their method
 }
 SETUPS = MAIN | VARIANTS
 MOST_RATES, GRID_SEED = 6, 1000
+CLEARLY = 0.01  # worse than the best: more than chance does to the accuracy on what is held out
 
 Records = dict[str, dict[str, Any]]
 
@@ -89,7 +90,10 @@ def long(args: argparse.Namespace, results: Results, mode: str) -> list[Plan]:
     rates = [first, 2 * first]
     while True:
         plans = [_plan(args, mode, rate, args.epochs, 0) for rate in rates]
-        if results.best_rate(plans) != rates[-1] or len(rates) >= MOST_RATES:
+        if any(p.key not in results.records for p in plans) or len(rates) >= MOST_RATES:
+            return plans
+        reached = [results.records[p.key]["validation"] for p in plans]
+        if reached[-1] < max(reached) - CLEARLY:
             return plans
         rates.append(2 * rates[-1])
 

@@ -53,7 +53,7 @@ def test_rates_are_searched_runs_resumed_and_results_reported(
         assert len(short) == 6 or min(short) < first < max(short)
         assert min(long) == first
         best[method] = max(long, key=long.__getitem__)
-        assert len(long) == 6 or best[method] < max(long)
+        assert len(long) == 6 or long[max(long)] < long[best[method]] - 0.01
     last = records[-1]
     assert (last["name"], last["rate"], last["steps"]) == ("dgs, 1 % down", best["dgs"], 36)
     dense = 4 * 308_650
