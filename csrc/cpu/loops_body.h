@@ -315,10 +315,10 @@ inline int64_t keep(const float* values, const uint32_t* at, int64_t n, uint32_t
 }
 
 inline int64_t between(const float* values, int64_t n, uint32_t low, uint32_t high, uint32_t* out) {
-  const Bits above = splat_bits(low - 1), below = splat_bits(high + 1);
+  const Bits above = splat_bits(low - 1), last = splat_bits(high);
   int64_t i = 0, count = 0;
   for (; i + kLanes <= n; i += kLanes)
-    count = append_between(magnitude(loaded<Vec>(values + i)), above, below, out, count);
+    count = append_between(magnitude(loaded<Vec>(values + i)), above, last, out, count);
   for (; i < n; ++i) {
     const uint32_t m = magnitude(values[i]);
     out[count] = m;

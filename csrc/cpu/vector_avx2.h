@@ -89,9 +89,10 @@ DGS_HD int64_t append_kept(Vec x, Bits m, Bits bound, const uint32_t* at, int64_
   store_lanes(indices + count + 4, _mm256_add_epi64(high, from));
   return count + __builtin_popcount(mask);
 }
-// The same for the magnitudes in (above, below).
-DGS_HD int64_t append_between(Bits m, Bits above, Bits below, uint32_t* out, int64_t count) {
-  const __m256i inside = _mm256_and_si256(_mm256_cmpgt_epi32(m.v, above.v), _mm256_cmpgt_epi32(below.v, m.v));
+// The same for the magnitudes in (above, last].
+DGS_HD int64_t append_between(Bits m, Bits above, Bits last, uint32_t* out, int64_t count) {
+  const __m256i inside =
+      _mm256_andnot_si256(_mm256_cmpgt_epi32(m.v, last.v), _mm256_cmpgt_epi32(m.v, above.v));
   const uint32_t mask = mask_of(inside);
   store_lanes(out + count, _mm256_permutevar8x32_epi32(m.v, order_of(mask)));
   return count + __builtin_popcount(mask);

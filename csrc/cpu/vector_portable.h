@@ -68,11 +68,11 @@ DGS_HD int64_t append_kept(Vec x, Bits m, Bits bound, const uint32_t* at, int64_
   }
   return count;
 }
-// The same for the magnitudes in (above, below).
-DGS_HD int64_t append_between(Bits m, Bits above, Bits below, uint32_t* out, int64_t count) {
+// The same for the magnitudes in (above, last].
+DGS_HD int64_t append_between(Bits m, Bits above, Bits last, uint32_t* out, int64_t count) {
   for (int i = 0; i < kLanes; ++i) {
     out[count] = static_cast<uint32_t>(m.v[i]);
-    count += m.v[i] > above.v[0] && m.v[i] < below.v[0];
+    count += m.v[i] > above.v[0] && m.v[i] <= last.v[0];
   }
   return count;
 }

@@ -340,6 +340,17 @@ TEST(all_variants_sweep_alike_streamed_or_not_wherever_they_begin) {
   }
 }
 
+TEST(magnitudes_between_bounds_go_up_to_that_of_a_nan_of_all_ones) {
+  std::vector<float> x(37, bits_float(0xffffffffu));
+  x[5] = 1.0f;
+  for (const auto* loops : variants()) {
+    std::vector<uint32_t> found(x.size() + cpu::kSpareLanes);
+    CHECK_EQ(loops->between(x.data(), 37, cpu::kInfinity, 0x7fffffffu, found.data()), 36);
+    CHECK_EQ(loops->between(x.data(), 37, 0, 0x7fffffffu, found.data()), 37);
+    CHECK_EQ(loops->between(x.data(), 37, 1, cpu::kInfinity - 1, found.data()), 1);
+  }
+}
+
 TEST(entries_are_applied_on_threads) {
   Model model(kSizes, 0.5);
   std::vector<float> x = normal(model.offsets.back(), 10);

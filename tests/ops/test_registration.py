@@ -24,7 +24,8 @@ def schema(op):
 def operands(problem, op):
     """Valid operands of `op`, in the schema's order."""
     values = {
-        "codec": 4 if op == "quantize_blocks_" else 3, "subtract": True, "grad_scale": 0.5, "nesterov": True, "sampled": True,
+        "codec": 4 if op == "quantize_blocks_" else 3,
+        "subtract": True, "grad_scale": 0.5, "nesterov": True, "sampled": True,
         **problem.layout(), **problem.selection(),
     }  # fmt: skip
     if op == "dense_add_":

@@ -106,6 +106,15 @@ def test_a_failure_is_seen_whatever_k_is(agree, make_problem, counts, device):
     assert got["nnz"].tolist() == [-1, -1]
 
 
+@pytest.mark.parametrize("n", [2048, 100_000])
+def test_a_segment_of_nans_of_all_ones_fails(agree, make_problem, n, device):
+    p = make_problem([n, 7], 0.125, device)
+    x = torch.randn(p.numel)
+    x[:n] = torch.tensor(-1, dtype=torch.int32).view(torch.float32)  # the largest magnitude there is
+    got = agree("select", x=p.operand(x), **p.layout(), **p.selection())
+    assert got["nnz"].tolist()[0] == -1
+
+
 def test_an_overflowing_difference_is_not_finite(agree, make_problem, device):
     p = make_problem([3], 1.0, device)
     x = torch.tensor([1.0, 3e38, 0.0])
