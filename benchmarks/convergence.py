@@ -112,41 +112,56 @@ def _plan(args: argparse.Namespace, name: str, rate: float, epochs: float, seed:
     return Plan(name, rate, epochs, seed, args.batch_size, args.workers, args.images)
 
 
+def modes_of(args: argparse.Namespace) -> list[str]:
+    """The modes of all setups."""
+    return list(dict.fromkeys(SETUPS[name].mode for name in args.setups))
+
+
+def left(args: argparse.Namespace, results: Results) -> float:
+    """Passes that are still to be done, as far as is known: a search may go on beyond what is foreseen."""
+    modes = modes_of(args)
+    searches = [p for mode in modes for stage in (short, long) for p in stage(args, results, mode)]
+    epochs = sum(p.epochs for p in searches if p.key not in results.records)
+    epochs += sum(2 * args.epochs for mode in modes if not long(args, results, mode))
+    done = {(p.name, p.seed) for p in finals(args, results) if p.key in results.records}
+    wanted = [(name, seed) for name in args.setups if name in MAIN for seed in range(1, args.seeds)]
+    wanted += [(name, seed) for name in args.setups if name in VARIANTS for seed in range(args.variant_seeds)]
+    epochs += args.epochs * sum(w not in done for w in wanted)
+    return epochs * min(args.images / IMAGES, 1 - HELD_OUT)
+
+
 def work(args: argparse.Namespace, results: Results) -> None:
     """Everything that is not done yet: the search for rates, then the runs at the best."""
-    modes = list(dict.fromkeys(SETUPS[name].mode for name in args.setups))
-    searches = len(modes) * (len(args.rates) * args.grid_epochs + 2 * args.epochs)
-    variants = sum(args.variant_seeds for name in args.setups if name in VARIANTS)
-    finals_ = (len(modes) * (args.seeds - 1) + variants) * args.epochs
-    total = round((searches + finals_) * min(args.images / IMAGES, 1 - HELD_OUT), 1)
+    modes = modes_of(args)
+    total = max(0.1, round(left(args, results), 1))
     bar_format = "{l_bar}{bar}| {n:.1f}/{total} passes [{elapsed}<{remaining}]"
     with tqdm(total=total, bar_format=bar_format, mininterval=1.0) as bar:
         cifar = Cifar(args.data, args.compile, bar.update)
         for stage in (short, long):
             for mode in modes:
-                _search(lambda stage=stage, mode=mode: stage(args, results, mode), results, cifar, bar)
+                _search(lambda stage=stage, mode=mode: stage(args, results, mode), args, results, cifar, bar)
         for plan in finals(args, results):
-            _run(plan, results, cifar, bar)
+            _run(plan, args, results, cifar, bar)
 
 
-def _search(plans: Callable[[], list[Plan]], results: Results, cifar: Cifar, bar: Any) -> None:
+def _search(
+    plans: Callable[[], list[Plan]], args: argparse.Namespace, results: Results, cifar: Cifar, bar: Any
+) -> None:
     """Carries out plans, of which there may be more once these are done."""
     seen: set[str] = set()
     while fresh := [p for p in plans() if p.key not in seen]:
         for plan in fresh:
-            _run(plan, results, cifar, bar)
+            _run(plan, args, results, cifar, bar)
             seen.add(plan.key)
 
 
-def _run(plan: Plan, results: Results, cifar: Cifar, bar: Any) -> None:
+def _run(plan: Plan, args: argparse.Namespace, results: Results, cifar: Cifar, bar: Any) -> None:
     bar.set_description(f"{plan.name} η/(1-m)={plan.rate:g} seed {plan.seed}")
-    passes = plan.epochs * min(plan.images / IMAGES, 1 - HELD_OUT)
     if plan.key in results.records:
-        bar.total = max(0.1, round(bar.total - passes, 1))
         return
-    bar.total = max(bar.total, round(bar.n + passes, 1))  # a search may go on beyond what was foreseen
     record = carry_out(plan, SETUPS[plan.name], cifar)
     results.add(record)
+    bar.total = round(bar.n + left(args, results), 1)
     bar.write(
         f"{plan.name:16} {plan.epochs:g} epochs, rate {plan.rate:<5g} seed {plan.seed:<5} held out "
         f"{record['validation']:.2%}  test {record['accuracy']:.2%}  {record.get('minutes', 0):.1f} min  "
@@ -183,7 +198,7 @@ def main() -> None:
     results = Results(args.out)
     if not args.report:
         work(args, results)
-    modes = list(dict.fromkeys(SETUPS[name].mode for name in args.setups))
+    modes = modes_of(args)
     searches = [p for mode in modes for stage in (short, long) for p in stage(args, results, mode)]
     shown, searched = (
         [results.records[p.key] for p in plans if p.key in results.records]
