@@ -81,7 +81,7 @@ class Selector {
   // With more candidates than this they are given up, so that ties cannot fill the memory.
   int64_t most_candidates(int64_t s) const {
     const int64_t n = segments_.size(s);
-    return std::min(n, 2 * wanted_.counts[s] + n / 64 + 64);
+    return std::min(n, 4 * wanted_.counts[s] + n / 16 + 64);
   }
 
   void plan() {
