@@ -3,11 +3,10 @@
 
 from __future__ import annotations
 
-import time
-
 import torch
 from fleet import Fleet
 from torch import nn
+from waiting import until
 
 from dgs import GradientSGD
 
@@ -89,7 +88,5 @@ def test_the_statistics_of_a_worker_that_dies_leave_the_mean() -> None:
         step(mine, second, 1)
         assert float(fleet.buffers.current()["1.running_mean"].max()) > 100
         fleet.taps[0].close()  # without a goodbye
-        deadline = time.monotonic() + 10
-        while fleet.server.active() > 1 and time.monotonic() < deadline:
-            time.sleep(0.01)
+        until(lambda: fleet.server.active() == 1)
         assert torch.equal(fleet.buffers.current()["1.running_mean"], mine[1].running_mean)

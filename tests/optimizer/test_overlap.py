@@ -12,6 +12,7 @@ import pytest
 import torch
 from fleet import Fleet, Tap, Vectors, same_bits, set_grads, state_of, tensors, weights_of
 from torch import Tensor, nn
+from waiting import until
 
 from dgs import GradientSGD
 from dgs.errors import DriftError, LinkClosedError, NonFiniteGradientError, ServerLostError
@@ -311,9 +312,7 @@ def test_a_failed_worker_does_not_wait_for_long(held: bool, monkeypatch: pytest.
         worker.close("failed", "as the test asked")
         assert worker._replica is not None and not worker._replica.session.connected
         fleet.gate.set()
-        deadline = time.monotonic() + 10
-        while fleet.server.active() and time.monotonic() < deadline:
-            time.sleep(0.01)
+        until(lambda: fleet.server.active() == 0)
     assert fleet.report is not None
     assert [w.outcome for w in fleet.report.workers] == ["died" if held else "failed"]
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from waiting import until
 
 from dgs import protocol
 from dgs.errors import (
@@ -107,7 +108,7 @@ def test_a_token_must_be_held_by_both(
     with pytest.raises(AuthenticationError, match="token"):
         run.puppet(1, token=worker).join()
     run.puppet(1, token=server).join().worker.close()
-    _until(lambda: "a worker was refused (token)" in log.text)
+    until(lambda: "a worker was refused (token)" in log.text)
     assert [w.outcome for w in run.end().workers] == ["finished"], "nothing was kept of the other"
     assert "right" not in log.text and "wrong" not in log.text, "secrets are not logged"
 
@@ -145,7 +146,7 @@ def test_a_stranger_is_turned_away_and_leaves_nothing(
     with pytest.raises(DGSError):
         for _ in range(3):
             protocol.raise_refusal(link.hear(SECONDS))
-    assert run.server.active() == 0
+    until(lambda: run.server.active() == 0)
     run.puppet(1).join()
     assert len(run.end().workers) == 1
 
@@ -159,7 +160,7 @@ def test_two_workers_of_one_rank_the_second_is_refused_while_the_first_lives(
         run.puppet(1).join()
     assert refused.value.code == "rank"
     first.link.close()
-    _until(lambda: run.server.active() == 0)
+    until(lambda: run.server.active() == 0)
     second = run.puppet(1).join()
     assert second.worker.welcome is not None and second.worker.welcome.rank == 1
     second.worker.close()
@@ -209,7 +210,7 @@ def test_the_number_of_sessions_is_capped(serve: Callable[..., Run]) -> None:
         run.puppet(3).join()
     assert refused.value.code == "full"
     held[0].worker.close()
-    _until(lambda: run.server.active() == 1)
+    until(lambda: run.server.active() == 1)
     run.puppet(3).join()
 
 
@@ -287,10 +288,3 @@ def test_a_frozen_server_does_not_hang_a_worker(
     with pytest.raises(ServerUnreachableError, match="did not answer within"):
         puppet.worker.join(timedelta(seconds=0.2))
     assert time.monotonic() - began < 5
-
-
-def _until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come about"
-        time.sleep(0.01)

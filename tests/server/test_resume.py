@@ -12,6 +12,7 @@ import pytest
 import torch
 from fleet import Fleet, Vectors, same_bits, set_grads, state_of, tensors, unconnected
 from torch import Tensor, nn
+from waiting import until
 
 from dgs import CoupledToLR, GradientSGD, WarmUp
 from dgs.errors import ConfigError, DriftError
@@ -237,7 +238,7 @@ def test_a_pause_that_meets_an_error_ends_the_session_all_the_same() -> None:
         with pytest.raises(DriftError):
             worker.close("paused")
         assert worker._replica is not None and not worker._replica.session.connected
-        assert fleet.server.active() == 0
+        until(lambda: fleet.server.active() == 0)
     assert fleet.report is not None and [w.outcome for w in fleet.report.workers] == ["paused"]
 
 
