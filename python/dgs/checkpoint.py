@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -34,23 +34,27 @@ def parts(
         groups: the optimizer's, whose parameters are numbered in this order.
         state: of a saved state_dict, by number.
 
-    Raises ConfigError for a part of another shape.
+    Raises ConfigError for a part of another shape than its parameter's.
     """
-    numbers = {id(p): i for i, p in enumerate(p for group in groups for p in group["params"])}
+    parameters = [p for group in groups for p in group["params"]]
+    _check_shapes(parameters, state)
+    numbers = {id(p): i for i, p in enumerate(parameters)}
+    return [
+        (part, state.get(numbers[id(p)], {}).get(name))
+        for name in replica.method.reserve({name for saved in state.values() for name in saved})
+        for p, part in replica.state_of(name)
+    ]
 
-    def pairs() -> Iterator[tuple[Tensor, Tensor | None]]:
-        for name in replica.method.reserve({name for part in state.values() for name in part}):
-            for p, part in replica.state_of(name):
-                number = numbers[id(p)]
-                saved = state.get(number, {}).get(name)
-                if saved is not None and saved.shape != part.shape:
-                    raise ConfigError(
-                        f"load_state_dict: {name} of parameter {number} must have shape {tuple(part.shape)}, "
-                        f"got {tuple(saved.shape)}"
-                    )
-                yield part, saved
 
-    return list(pairs())
+def _check_shapes(parameters: Sequence[Tensor], state: Mapping[int, Mapping[str, Tensor]]) -> None:
+    for number, saved in state.items():
+        for name, part in saved.items():
+            shape = parameters[number].shape
+            if isinstance(part, Tensor) and part.shape != shape:
+                raise ConfigError(
+                    f"load_state_dict: {name} of parameter {number} must have shape {tuple(shape)}, "
+                    f"got {tuple(part.shape)}"
+                )
 
 
 def load_masters(

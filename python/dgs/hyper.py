@@ -7,18 +7,18 @@ import math
 import numbers
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from .config import Settings, default
 from .errors import ConfigError
 from .layout import Layout
 from .methods import STRATEGIES, Hyper, Strategy
 from .schedules import DensitySchedule, check_density
 
-if TYPE_CHECKING:
-    from .config import Settings
+_OF_EXCHANGES = ("exchange_every", "overlap", "flush")
 
 
 def defaults(settings: Settings) -> dict[str, Any]:
@@ -35,11 +35,14 @@ def defaults(settings: Settings) -> dict[str, Any]:
 
 
 def check_options(settings: Settings, groups: Sequence[Mapping[str, Any]]) -> None:
-    """Raises ConfigError for `clip` where the mode has no use for it, and warns of a momentum that it ignores."""
+    """Raises ConfigError for `clip` where the mode has no use for it, and warns of what it ignores."""
     strategy = STRATEGIES[settings.mode]
     _refuse(strategy, {"clip": settings.clip})
     if "momentum" not in strategy.uses and any(group["momentum"] for group in groups):
         warnings.warn(f"momentum has no part in mode {strategy.name} and is ignored", stacklevel=3)
+    for name in _OF_EXCHANGES if settings.local else ():
+        if getattr(settings, name) != default(name):
+            warnings.warn(f"{name} has no part in mode {strategy.name} and is ignored", stacklevel=3)
 
 
 def _refuse(strategy: type[Strategy], options: Mapping[str, Any]) -> None:
@@ -119,7 +122,12 @@ class Hypers:
 
         Raises ConfigError when a value set since, or the schedule's density, is out of its range.
         """
-        rows = [self._row(i, g, version) for i, g in enumerate(groups)]
+        try:
+            rows = [self._row(i, g, version) for i, g in enumerate(groups)]
+        except (TypeError, ValueError, RuntimeError):
+            for group in groups:
+                check_group(group, self._strategy)  # says which value it is
+            raise
         if self._known is None or self._known[0] != (rows, workers):
             for group in groups:
                 check_group(group, self._strategy)

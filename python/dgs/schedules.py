@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import numbers
 from typing import Protocol
 
 from .errors import ConfigError
@@ -10,8 +11,8 @@ from .errors import ConfigError
 
 def check_density(density: float, what: str = "density") -> float:
     """Returns `density` if it lies in (0, 1], else raises ConfigError."""
-    if not 0.0 < density <= 1.0:
-        raise ConfigError(f"{what} must be in (0, 1], got {density}")
+    if not isinstance(density, numbers.Real) or not 0.0 < density <= 1.0:
+        raise ConfigError(f"{what} must be in (0, 1], got {density!r:.80}")
     return float(density)
 
 

@@ -69,6 +69,12 @@ def test_a_momentum_that_a_mode_has_no_use_for_is_a_warning(mode: str) -> None:
     assert said == ([(expected, unconnected.__code__.co_filename)] if mode in ("gd", "asgd") else [])
 
 
+@pytest.mark.parametrize("setting", [{"exchange_every": 4}, {"overlap": True}, {"flush": True}], ids=str)
+def test_one_process_has_no_exchanges_to_set(setting: dict[str, Any]) -> None:
+    with pytest.warns(UserWarning, match=f"{next(iter(setting))} has no part in mode sgd and is ignored"):
+        unconnected(Vectors(tensors(1)), mode="sgd", **setting)
+
+
 @pytest.mark.parametrize(
     ("mode", "name", "value", "message"),
     [

@@ -93,6 +93,10 @@ def test_a_group_cannot_be_added_once_connected() -> None:
         ({"weight_decay": -1.0}, "weight_decay must be at least 0 and finite, got -1.0"),
         ({"density": 2.0}, r"density must be in \(0, 1\], got 2.0"),
         ({"density": -1.0}, r"density must be in \(0, 1\], got -1.0"),
+        ({"density": "all"}, r"density must be in \(0, 1\], got 'all'"),
+        ({"lr": "fast"}, "lr must be a number, or a tensor of one, got 'fast'"),
+        ({"momentum": None}, "momentum must be a number, or a tensor of one, got None"),
+        ({"weight_decay": torch.ones(2)}, "weight_decay must be a number, or a tensor of one, got tensor"),
     ],
     ids=str,
 )

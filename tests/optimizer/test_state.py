@@ -73,6 +73,16 @@ def test_state_that_does_not_fit_changes_nothing() -> None:
         assert all(same_bits(value, state_of(worker)[name]) for name, value in before.items())
 
 
+def test_accumulated_steps_that_do_not_fit_leave_none_behind() -> None:
+    worker = unconnected(Vectors(tensors(1)), mode="asgd", exchange_every=3)
+    empty = copy.deepcopy(worker.state_dict())
+    saved = copy.deepcopy(empty)
+    saved["state"] = {0: {"accumulated": torch.zeros(51)}}
+    with pytest.raises(ConfigError, match=r"accumulated of parameter 0 must have shape .*, got \(51,\)"):
+        worker.load_state_dict(saved)
+    assert worker.state_dict() == empty
+
+
 def test_a_state_of_torchs_sgd_brings_its_hyper_parameters() -> None:
     model = Vectors(tensors(1))
     saved = torch.optim.SGD(model.parameters(), lr=0.25, momentum=0.5).state_dict()
