@@ -32,6 +32,7 @@ from .frames import Packer
 from .heart import Heart
 from .introduction import Dial, make_hello, meet
 from .layout import Layout
+from .observed import Observed
 from .protocol import Welcome
 from .transport import Link
 
@@ -54,7 +55,8 @@ class Worker:
 
     def __init__(self, layout: Layout, settings: Settings, dense: bool, dial: Dial) -> None:
         self.layout, self.settings, self.dense, self._dial = layout, settings, dense, dial
-        self.traffic = Traffic()
+        self.traffic, self.observed = Traffic(), Observed()
+        self._asked = False  # to tell of what was observed, with the next push
         self.version = self.sequence = 0
         self.held = 0  # the version of the weights that this worker trains on
         self.active = 1
@@ -163,14 +165,19 @@ class Worker:
         """
         header = self._header(Kind.PUSH, codec, self.sequence + 1, held)
         if isinstance(update, Selection):
-            frame = self._packer.sparse(header, protocol.meta(density=density, digest=digest), update)
+            frame = self._packer.sparse(header, protocol.meta(density=density, digest=digest, **self._told()), update)
         else:
-            frame = self._packer.dense(header, protocol.meta(density=1.0), update)
+            frame = self._packer.dense(header, protocol.meta(density=1.0, **self._told()), update)
         began = time.perf_counter()
         flight = BackgroundFlight if background else Flight
         self._flight = flight(lambda: self._send(frame), self._next)
         self.traffic.bytes_up += frame.numel()
         self.traffic.waiting += time.perf_counter() - began
+
+    def _told(self) -> dict[str, Any]:
+        """What a push tells beside the update: nothing, unless the server has asked."""
+        asked, self._asked = self._asked, False
+        return {"told": self.observed.take(self.traffic.waiting)} if asked else {}
 
     @property
     def awaiting(self) -> bool:
@@ -198,6 +205,7 @@ class Worker:
         self.held = self.version
         self.traffic.bytes_down += arrival.length
         applied = meta.get("applied") is True
+        self._asked = meta.get("tell") is True
         if applied:
             self.sequence += 1
             self.traffic.exchanges += 1

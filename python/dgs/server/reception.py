@@ -11,6 +11,7 @@ from typing import Any
 from ..buffers import BufferStore
 from ..config import Settings
 from ..errors import ConfigError
+from ..observer import Observer
 from ..protocol import Hello, Welcome
 from ..transport import Link
 from . import pauses
@@ -31,9 +32,17 @@ class Reception:
         buffers: what travels beside it.
         settings: the server's.
         dense: the kind of the server's method.
+        observer: hears of joins, exchanges and leaves.
     """
 
-    def __init__(self, state: ServerState, buffers: BufferStore, settings: Settings, dense: bool) -> None:
+    def __init__(
+        self,
+        state: ServerState,
+        buffers: BufferStore,
+        settings: Settings,
+        dense: bool,
+        observer: Observer | None = None,
+    ) -> None:
         self.state, self.buffers, self.settings, self._dense = state, buffers, settings, dense
         self.roster = Roster(settings, dense)
         self._shared = Exchange(
@@ -42,12 +51,15 @@ class Reception:
             Budget(state.layout, settings.density_down),
             self.roster.active,
             timedelta(seconds=settings.exchange_timeout),
+            observer=observer or Observer(),
         )
 
     def admit(self, link: Link, hello: Hello) -> tuple[Session, Welcome]:
         """A session for the worker that said `hello`, and what to answer. Raises RefusedError."""
         check_hello(hello, self.state.layout, self.settings, self._dense)
-        return self.roster.admit(link, hello, self._shared)
+        session, welcome = self.roster.admit(link, hello, self._shared)
+        self._shared.observer.joined(session.worker)
+        return session, welcome
 
     def state_dict(self) -> dict[str, Any]:
         """θ at one version, every worker's mirror between two of its exchanges, and the buffers.
@@ -90,6 +102,7 @@ class Reception:
         if outcome in ("died", "failed"):
             self.buffers.forget(worker.rank)
         self.roster.leave(session, outcome, reason)
+        self._shared.observer.left(worker)
         if outcome in ("finished", "paused"):
             log.info("worker %d %s after %d exchanges", worker.rank, outcome, worker.exchanges)
         elif outcome != "alive":

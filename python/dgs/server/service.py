@@ -14,6 +14,7 @@ from typing import Any
 from ..buffers import BufferStore
 from ..config import Settings
 from ..errors import DGSError, RefusedError, TransportError
+from ..observer import Observer
 from ..protocol import Welcome, refusal
 from ..transport import Link, Listener
 from .join import hear_hello
@@ -63,10 +64,11 @@ class Server:
         *,
         dense: bool,
         stop: threading.Event | None = None,
+        observer: Observer | None = None,
     ) -> None:
         self.state, self.buffers, self.settings = state, buffers, settings
         self._listener = listener
-        self._reception = Reception(state, buffers, settings, dense)
+        self._reception = Reception(state, buffers, settings, dense, observer)
         self._roster = self._reception.roster
         self._threads: list[threading.Thread] = []
         self._told = stop or threading.Event()

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -19,6 +20,7 @@ from .. import protocol
 from ..buffers import BufferStore
 from ..errors import DivergedError, ProtocolError, RefusedError, TransportError
 from ..frames import Packer
+from ..observer import Exchanged, Observer, Told, heard
 from ..transport import Link
 from ..weights import digest
 from .budget import Budget
@@ -49,6 +51,7 @@ class WorkerRecord:
     bytes_down: int = 0
     staleness: int = 0
     behind: float = 0.0  # ‖θ - b‖ / ‖push‖ at the last look
+    residual: float = 0.0  # ‖θ - b‖ then
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,7 @@ class Exchange:
     active: Callable[[], int]
     timeout: timedelta
     gate: SharedLock = field(default_factory=SharedLock)
+    observer: Observer = field(default_factory=Observer)
 
 
 class Session:
@@ -77,6 +81,7 @@ class Session:
         self._mirror: Mirror | None = None
         self._held = 0  # the version of the weights that the worker was sent last
         self._told_digest: str | None = None
+        self._told: Told | None = None  # with the push under way
         self.dropped = ""  # why the server ended it, if it did
         self.ended = threading.Event()  # set when nothing more will be applied
 
@@ -93,6 +98,7 @@ class Session:
 
     def handle(self, frame: Tensor) -> tuple[str, str] | None:
         """Does what one frame asks and sends the answer, if it has one; of a goodbye returns what `run` returns."""
+        began, exchanges, sent = time.perf_counter(), self.worker.exchanges, self.worker.bytes_down
         decoded = self._packer.decode(frame)
         self.worker.bytes_up += frame.numel()
         kind = decoded.header.kind
@@ -107,6 +113,10 @@ class Session:
             log.warning("worker %d: refused (%s): %s", self.worker.rank, error.code, error)
             meta = protocol.meta(**protocol.refusal(error.code, str(error)))
             self._reply(Kind.ERROR, decoded.header, meta)
+        if self.worker.exchanges > exchanges:
+            seconds, down = time.perf_counter() - began, self.worker.bytes_down - sent
+            made = Exchanged(self._held, self.worker.staleness, frame.numel(), down, seconds, self._told)
+            self._shared.observer.exchanged(self.worker, made)
         return None
 
     def resume(self, paused: Paused) -> None:
@@ -134,7 +144,7 @@ class Session:
     def _exchange(self, decoded: Decoded) -> Tensor:
         """Applies a push, and makes the frame that answers it."""
         meta = protocol.parse_meta(decoded.meta)
-        density = self._check_push(decoded, meta)
+        density, self._told = self._check_push(decoded, meta), heard(meta.get("told"))
         values = self._packer.values(decoded)
         if decoded.form == "sparse":
             made = self._state.push_sparse(*self._packer.entries(decoded))
@@ -149,6 +159,8 @@ class Session:
             "active": self._shared.active(),
             "staleness": self.worker.staleness,
         }
+        if self._shared.observer.due(self.worker.rank):
+            answer["tell"] = True
         if self.worker.dense:
             return self._model(decoded.header, answer)
         return self._difference(decoded.header, answer, density, values)
@@ -244,7 +256,8 @@ class Session:
         norm = 0.0 if mirror.pulls % _LOOK_EVERY else float(pushed.norm())
         if norm == 0:
             return
-        self.worker.behind = self._state.behind(mirror) / norm
+        self.worker.residual = self._state.behind(mirror)
+        self.worker.behind = self.worker.residual / norm
         mirror.looks = [*mirror.looks[-_LOOKS:], self.worker.behind]
         growing = all(a < b for a, b in zip(mirror.looks, mirror.looks[1:], strict=False))
         if len(mirror.looks) > _LOOKS and growing and mirror.looks[-1] > 2 * mirror.looks[0]:
