@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from . import checkpoint, config, local, transport
+from . import config, local, transport, worker_state
 from .errors import ConfigError, DGSError, LayoutError, NotConnectedError
 from .hyper import check_group, check_options, defaults
 from .introduction import Dial
@@ -227,7 +227,7 @@ class GradientSGD(Standing, torch.optim.Optimizer):
             check_group(self.param_groups[-1], self._strategy)
             if before is not None:
                 self._replica = self._prepare()
-                checkpoint.move(before, self._replica)
+                worker_state.move(before, self._replica)
         except DGSError:
             self.param_groups.pop()
             raise
@@ -245,11 +245,11 @@ class GradientSGD(Standing, torch.optim.Optimizer):
         """
         replica = self._replica
         if replica is None:
-            return super().state_dict() | {checkpoint.COUNTERS: {"steps": self._local_steps}}
+            return super().state_dict() | {worker_state.COUNTERS: {"steps": self._local_steps}}
         replica.land()
-        checkpoint.export(replica, self.state)
+        worker_state.export(replica, self.state)
         try:
-            return super().state_dict() | {checkpoint.COUNTERS: replica.counters()}
+            return super().state_dict() | {worker_state.COUNTERS: replica.counters()}
         finally:
             self.state.clear()
 
@@ -266,16 +266,16 @@ class GradientSGD(Standing, torch.optim.Optimizer):
             check_group(group, self._strategy)
         if replica is not None:
             replica.land()
-        parts = [] if replica is None else checkpoint.parts(replica, self.param_groups, state_dict["state"])
+        parts = [] if replica is None else worker_state.parts(replica, self.param_groups, state_dict["state"])
         super().load_state_dict({**state_dict, "param_groups": groups})
-        counters = state_dict.get(checkpoint.COUNTERS, {})
+        counters = state_dict.get(worker_state.COUNTERS, {})
         if replica is None:
             self._local_steps = int(counters.get("steps", 0))
             return
         self.state.clear()
-        checkpoint.load(parts)
+        worker_state.load(parts)
         if not self._connected:
-            checkpoint.load_masters(replica, self.param_groups, state_dict["state"])
+            worker_state.load_masters(replica, self.param_groups, state_dict["state"])
         replica.load_counters(counters)
 
     def close(self, outcome: str = "finished", reason: str = "") -> None:
