@@ -27,7 +27,7 @@ class Member(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What a worker tells, when it is asked, with a push."""
+    """What a worker tells, when it is asked, with a push or its goodbye."""
 
     seconds: float  # since it began
     waiting: float  # of them, for the network
@@ -45,7 +45,6 @@ class Exchanged:
     up: int  # bytes of the push's frame
     down: int  # and of the answer's
     seconds: float  # from the push's arrival until the answer was sent
-    told: Told | None = None
 
 
 class Observer:
@@ -61,19 +60,22 @@ class Observer:
     def exchanged(self, worker: Member, exchange: Exchanged) -> None:
         """A push was applied and answered."""
 
+    def told(self, worker: Member, told: Told) -> None:
+        """A worker has told of itself."""
+
     def left(self, worker: Member) -> None:
         """A worker's session has ended; its `outcome` says how."""
 
 
 def heard(told: Any) -> Told | None:
-    """What a push's metadata tells, if anything. Raises ProtocolError when it is not what a Told is made of."""
+    """What the metadata of a push or a goodbye tells, if anything. Raises ProtocolError when it is no Told."""
     if told is None:
         return None
     if not isinstance(told, dict):
-        raise ProtocolError(f"a push's told must be an object, got {told!r:.80}")
+        raise ProtocolError(f"told must be an object, got {told!r:.80}")
     measured = told.get("measured", {})
     if not isinstance(measured, dict) or len(measured) > _MOST or any(len(name) > _MOST for name in measured):
-        raise ProtocolError(f"a push's told.measured must be at most {_MOST} numbers with names as short")
+        raise ProtocolError(f"told.measured must be at most {_MOST} numbers with names as short")
     loss = told.get("loss")
     return Told(
         _number("seconds", told.get("seconds"), least=0),
@@ -85,6 +87,11 @@ def heard(told: Any) -> Told | None:
 
 
 def _number(name: str, value: Any, least: float = -math.inf) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 2**63 or value < least:
-        raise ProtocolError(f"a push's told.{name} must be a number of at least {least:g}, got {value!r:.80}")
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not abs(value) < 2**63
+        or value < least
+    ):
+        raise ProtocolError(f"told.{name} must be a number of at least {least:g}, got {value!r:.80}")
     return float(value)

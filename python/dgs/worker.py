@@ -56,7 +56,7 @@ class Worker:
     def __init__(self, layout: Layout, settings: Settings, dense: bool, dial: Dial) -> None:
         self.layout, self.settings, self.dense, self._dial = layout, settings, dense, dial
         self.traffic, self.observed = Traffic(), Observed()
-        self._asked = False  # to tell of what was observed, with the next push
+        self._watched = self._asked = False  # whether the server ever asks of what was observed, and does now
         self.version = self.sequence = 0
         self.held = 0  # the version of the weights that this worker trains on
         self.active = 1
@@ -206,6 +206,7 @@ class Worker:
         self.traffic.bytes_down += arrival.length
         applied = meta.get("applied") is True
         self._asked = meta.get("tell") is True
+        self._watched = self._watched or self._asked
         if applied:
             self.sequence += 1
             self.traffic.exchanges += 1
@@ -245,7 +246,8 @@ class Worker:
             return
         try:
             header = self._header(Kind.GOODBYE, Codec.BYTES, self.sequence)
-            meta = protocol.meta(outcome=outcome, reason=reason[:1000], digest=digest)
+            self._asked = self._watched
+            meta = protocol.meta(outcome=outcome, reason=reason[:1000], digest=digest, **self._told())
             frame = self._packer.opaque(header, meta)
             self._link.send(frame, _GOODBYE_TIMEOUT)
             self._link.receive(_GOODBYE_TIMEOUT)

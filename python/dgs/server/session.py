@@ -20,7 +20,7 @@ from .. import protocol
 from ..buffers import BufferStore
 from ..errors import DivergedError, ProtocolError, RefusedError, TransportError
 from ..frames import Packer
-from ..observer import Exchanged, Observer, Told, heard
+from ..observer import Exchanged, Observer, heard
 from ..transport import Link
 from ..weights import digest
 from .budget import Budget
@@ -81,7 +81,6 @@ class Session:
         self._mirror: Mirror | None = None
         self._held = 0  # the version of the weights that the worker was sent last
         self._told_digest: str | None = None
-        self._told: Told | None = None  # with the push under way
         self.dropped = ""  # why the server ended it, if it did
         self.ended = threading.Event()  # set when nothing more will be applied
 
@@ -115,7 +114,7 @@ class Session:
             self._reply(Kind.ERROR, decoded.header, meta)
         if self.worker.exchanges > exchanges:
             seconds, down = time.perf_counter() - began, self.worker.bytes_down - sent
-            made = Exchanged(self._held, self.worker.staleness, frame.numel(), down, seconds, self._told)
+            made = Exchanged(self._held, self.worker.staleness, frame.numel(), down, seconds)
             self._shared.observer.exchanged(self.worker, made)
         return None
 
@@ -144,7 +143,7 @@ class Session:
     def _exchange(self, decoded: Decoded) -> Tensor:
         """Applies a push, and makes the frame that answers it."""
         meta = protocol.parse_meta(decoded.meta)
-        density, self._told = self._check_push(decoded, meta), heard(meta.get("told"))
+        density, told = self._check_push(decoded, meta), heard(meta.get("told"))
         values = self._packer.values(decoded)
         if decoded.form == "sparse":
             made = self._state.push_sparse(*self._packer.entries(decoded))
@@ -159,6 +158,8 @@ class Session:
             "active": self._shared.active(),
             "staleness": self.worker.staleness,
         }
+        if told is not None:
+            self._shared.observer.told(self.worker, told)
         if self._shared.observer.due(self.worker.rank):
             answer["tell"] = True
         if self.worker.dense:
@@ -240,6 +241,9 @@ class Session:
 
     def _goodbye(self, decoded: Decoded) -> tuple[str, str]:
         meta = protocol.parse_meta(decoded.meta)
+        told = heard(meta.get("told"))
+        if told is not None:
+            self._shared.observer.told(self.worker, told)
         try:
             self._reply(Kind.GOODBYE, decoded.header, b"")
         except TransportError as error:
