@@ -63,4 +63,9 @@ STABLE_TORCH_LIBRARY(dgs, m) {
       "sparse_add_(Tensor(a!)[] x, Tensor offsets, Tensor indices, Tensor values, Tensor starts, Tensor nnz, "
       "bool subtract) -> ()");
   m.def("dense_add_(Tensor(a!)[] x, Tensor offsets, Tensor values, bool subtract) -> ()");
+  // Before a push is applied: the lowest flat index at which x - q is not finite, or -1; first int64 [1].
+  m.def(
+      "sparse_overflow(Tensor[] x, Tensor offsets, Tensor indices, Tensor values, Tensor starts, Tensor nnz, "
+      "Tensor(a!) first) -> ()");
+  m.def("dense_overflow(Tensor[] x, Tensor offsets, Tensor values, Tensor(a!) first) -> ()");
 }

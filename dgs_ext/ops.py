@@ -35,6 +35,7 @@ __all__ = [
     "apply_dgc_",
     "apply_velocity_",
     "dense_add_",
+    "dense_overflow",
     "quantize_",
     "quantize_blocks_",
     "quantize_selection_",
@@ -42,6 +43,7 @@ __all__ = [
     "select_difference",
     "selection_counters",
     "sparse_add_",
+    "sparse_overflow",
     "step_dense",
     "step_dgc",
     "step_velocity",
@@ -253,6 +255,26 @@ def dense_add_(x: Sequence[Tensor], offsets: Tensor, values: Tensor, *, subtract
     """
     _ops.dense_add_(x, offsets, values, subtract)
     _written(x)
+
+
+def sparse_overflow(x: Sequence[Tensor], offsets: Tensor, sent: Selection, first: Tensor) -> None:
+    """Write the lowest flat index at which x - q is not finite, or -1: what subtracting `sent` would overflow.
+
+    x: float32, N elements; sent: as in sparse_add_; first: int64 [1] on the op's device
+
+    Raises IndexError when an index lies outside [0, N); CUDA passes over such entries.
+    """
+    _ops.sparse_overflow(x, offsets, sent.indices, sent.values, sent.starts, sent.nnz, first)
+    _written((first,))
+
+
+def dense_overflow(x: Sequence[Tensor], offsets: Tensor, values: Tensor, first: Tensor) -> None:
+    """Write the lowest flat index at which x - values is not finite, or -1.
+
+    x: float32, N elements; values: float32 [N]; first: int64 [1] on the op's device
+    """
+    _ops.dense_overflow(x, offsets, values, first)
+    _written((first,))
 
 
 def _fake(*operands: object) -> None:

@@ -298,3 +298,28 @@ def sparse_add_(
 def dense_add_(x: Sequence[Tensor], offsets: Tensor, values: Tensor, subtract: bool) -> None:
     for segment, q in zip(segments(x, offsets), segments([values], offsets), strict=True):
         segment.copy_(flush(segment - q if subtract else segment + q))
+
+
+def sparse_overflow(
+    x: Sequence[Tensor],
+    offsets: Tensor,
+    indices: Tensor,
+    values: Tensor,
+    starts: Tensor,
+    nnz: Tensor,
+    first: Tensor,
+) -> None:
+    flat = torch.cat([values[:0], *(t.reshape(-1) for t in x)])
+    filled = [entries for _, entries in _entries(starts, nnz)]
+    i = torch.cat([indices[:0], *(indices[entries] for entries in filled)])
+    q = torch.cat([values[:0], *(values[entries] for entries in filled)])
+    _lowest(i[~(flat[i] - q).isfinite()], first)
+
+
+def dense_overflow(x: Sequence[Tensor], offsets: Tensor, values: Tensor, first: Tensor) -> None:
+    flat = torch.cat([values[:0], *(t.reshape(-1) for t in x)])
+    _lowest((~(flat - values).isfinite()).nonzero().view(-1), first)
+
+
+def _lowest(indices: Tensor, first: Tensor) -> None:
+    first.fill_(int(indices.min()) if indices.numel() else -1)

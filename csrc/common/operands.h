@@ -45,6 +45,10 @@ class Arguments {
     remember("nnz", {nnz}, true);
     return check_nnz(call_, segments_, nnz);
   }
+  int64_t* first(const Tensor& first) {
+    remember("first", {first}, true);
+    return device_vector<int64_t>(call_, "first", first, ScalarType::Long, 1, "[1]");
+  }
   Slots slots(const Tensor& indices, const Tensor& values, const Tensor& starts, const Tensor& nnz) {
     remember_selection(indices, values, starts, nnz, true);
     return check_selection(call_, segments_, indices, values, starts, nnz);

@@ -91,6 +91,26 @@ void dense_add_(const Tensors& x, const Tensor& offsets, const Tensor& values, b
   dense_add(loops(), to.data(), arguments.segments(), q, subtract, TorchPool(values.numel()));
 }
 
+void sparse_overflow_of(const Tensors& x, const Tensor& offsets, const Tensor& indices, const Tensor& values,
+                        const Tensor& starts, const Tensor& nnz, const Tensor& first) {
+  Arguments arguments("sparse_overflow", indices.device(), offsets);
+  const auto from = arguments.read("x", x);
+  const Entries entries = arguments.entries(indices, values, starts, nnz);
+  int64_t* found = arguments.first(first);
+  arguments.check_apart();
+  const auto ranges = model_ranges(arguments.call(), arguments.segments(), entries);
+  *found = sparse_overflow(from.data(), arguments.segments(), entries, ranges, TorchPool(work(ranges)));
+}
+
+void dense_overflow_of(const Tensors& x, const Tensor& offsets, const Tensor& values, const Tensor& first) {
+  Arguments arguments("dense_overflow", values.device(), offsets);
+  const auto from = arguments.read("x", x);
+  const auto* q = arguments.dense("values", values);
+  int64_t* found = arguments.first(first);
+  arguments.check_apart();
+  *found = dense_overflow(from.data(), arguments.segments(), q, TorchPool(values.numel()));
+}
+
 }  // namespace
 }  // namespace dgs::cpu
 
@@ -99,4 +119,6 @@ STABLE_TORCH_LIBRARY_IMPL(dgs, CPU, m) {
   m.impl("apply_dgc_", TORCH_BOX(&dgs::cpu::apply_dgc_));
   m.impl("sparse_add_", TORCH_BOX(&dgs::cpu::sparse_add_));
   m.impl("dense_add_", TORCH_BOX(&dgs::cpu::dense_add_));
+  m.impl("sparse_overflow", TORCH_BOX(&dgs::cpu::sparse_overflow_of));
+  m.impl("dense_overflow", TORCH_BOX(&dgs::cpu::dense_overflow_of));
 }

@@ -29,19 +29,31 @@ void for_each_slot(const Entries& entries, const Range& range, const Visit& visi
   for (int64_t j = start + range.begin; j < start + range.end; ++j) visit(j);
 }
 
+// The lowest of the numbers that tasks note, or -1.
+class Lowest {
+ public:
+  void note(int64_t number) {
+    for (int64_t seen = lowest_; number < seen && !lowest_.compare_exchange_weak(seen, number);) continue;
+  }
+  int64_t get() const { return lowest_ == INT64_MAX ? -1 : lowest_.load(); }
+
+ private:
+  std::atomic<int64_t> lowest_{INT64_MAX};
+};
+
 // The first slot of which inside(segment, index) does not hold, or -1.
 template <class Inside, class Pool>
 int64_t first_outside(const Entries& entries, const std::vector<Range>& ranges, const Inside& inside,
                       const Pool& pool) {
-  std::atomic<int64_t> first{INT64_MAX};
+  Lowest first;
   pool(ranges.size(), [&](int64_t i) {
     int64_t bad = INT64_MAX;
     for_each_slot(entries, ranges[i], [&](int64_t j) {
       if (!inside(ranges[i].segment, entries.indices[j])) bad = std::min(bad, j);
     });
-    for (int64_t seen = first; bad < seen && !first.compare_exchange_weak(seen, bad);) continue;
+    first.note(bad);
   });
-  return first == INT64_MAX ? -1 : first.load();
+  return first.get();
 }
 
 // The element of a segment that is written some slots later; it is most often in no cache.
@@ -109,6 +121,47 @@ void sparse_add(float* const* x, const Segments& segments, const Entries& entrie
       target = added(target, subtract ? -entries.values[j] : entries.values[j]);
     });
   });
+}
+
+// The lowest flat index at which x - q is not finite, or -1.
+template <class Pool>
+int64_t sparse_overflow(const float* const* x, const Segments& segments, const Entries& entries,
+                        const std::vector<Range>& ranges, const Pool& pool) {
+  Lowest lowest;
+  pool(ranges.size(), [&](int64_t i) {
+    int64_t s = ranges[i].segment, bad = INT64_MAX;
+    const int64_t last = entries.starts[s] + ranges[i].end - 1;
+    for_each_slot(entries, ranges[i], [&](int64_t j) {
+      const int64_t at = entries.indices[j];
+      s = segment_of(segments, at, s);
+      // As in sparse_add, which comes next and finds the lines there.
+      const auto next =
+          static_cast<uint64_t>(entries.indices[std::min(j + kEarly, last)] - segments.offsets[s]);
+      __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<uint64_t>(x[s]) + 4 * next), 1);
+      if (!finite(sub_rn(x[s][at - segments.offsets[s]], entries.values[j]))) bad = std::min(bad, at);
+    });
+    lowest.note(bad);
+  });
+  return lowest.get();
+}
+
+// values: [N]
+template <class Pool>
+int64_t dense_overflow(const float* const* x, const Segments& segments, const float* values,
+                       const Pool& pool) {
+  const auto ranges = all_ranges(segments);
+  Lowest lowest;
+  pool(ranges.size(), [&](int64_t i) {
+    const auto [s, begin, end] = ranges[i];
+    const float* q = values + segments.offsets[s];
+    uint32_t largest = 0;  // no branch in the loop, so that it is vectorised
+    for (int64_t j = begin; j < end; ++j) largest = std::max(largest, magnitude(sub_rn(x[s][j], q[j])));
+    if (finite(bits_float(largest))) return;
+    int64_t bad = begin;
+    while (finite(sub_rn(x[s][bad], q[bad]))) ++bad;
+    lowest.note(segments.offsets[s] + bad);
+  });
+  return lowest.get();
 }
 
 // values: [N]

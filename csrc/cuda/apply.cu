@@ -62,6 +62,34 @@ void dense_add_(const Tensors& x, const Tensor& offsets, const Tensor& values, b
   dense_add(launcher, arguments.segments(), operands);
 }
 
+void sparse_overflow_of(const Tensors& x, const Tensor& offsets, const Tensor& indices, const Tensor& values,
+                        const Tensor& starts, const Tensor& nnz, const Tensor& first) {
+  Arguments arguments("sparse_overflow", device_of("sparse_overflow", "indices", indices), offsets);
+  const auto from = arguments.read("x", x);
+  const Entries entries = arguments.entries(indices, values, starts, nnz);
+  const Lowest lowest{reinterpret_cast<Count*>(arguments.first(first))};
+  arguments.check_apart();
+  std::vector<SparseMinuend> operands;
+  for (const float* p : from) operands.push_back({p});
+  StreamLauncher launcher(indices.device());
+  sparse_overflow(launcher, arguments.segments(), operands, entries, lowest);
+}
+
+void dense_overflow_of(const Tensors& x, const Tensor& offsets, const Tensor& values, const Tensor& first) {
+  Arguments arguments("dense_overflow", device_of("dense_overflow", "values", values), offsets);
+  const auto from = arguments.read("x", x);
+  const auto* q = arguments.dense("values", values);
+  const Lowest lowest{reinterpret_cast<Count*>(arguments.first(first))};
+  arguments.check_apart();
+  std::vector<DenseDifference> operands;
+  for (size_t s = 0; s < from.size(); ++s) {
+    const int64_t offset = arguments.segments().offsets[s];
+    operands.push_back({from[s], q + offset, offset, lowest});
+  }
+  StreamLauncher launcher(values.device());
+  dense_overflow(launcher, arguments.segments(), operands, lowest);
+}
+
 }  // namespace
 }  // namespace dgs::cuda
 
@@ -70,4 +98,6 @@ STABLE_TORCH_LIBRARY_IMPL(dgs, CUDA, m) {
   m.impl("apply_dgc_", TORCH_BOX(&dgs::cuda::apply_dgc_));
   m.impl("sparse_add_", TORCH_BOX(&dgs::cuda::sparse_add_));
   m.impl("dense_add_", TORCH_BOX(&dgs::cuda::dense_add_));
+  m.impl("sparse_overflow", TORCH_BOX(&dgs::cuda::sparse_overflow_of));
+  m.impl("dense_overflow", TORCH_BOX(&dgs::cuda::dense_overflow_of));
 }

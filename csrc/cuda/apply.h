@@ -31,4 +31,24 @@ void dense_add(Launcher& launcher, const Segments& segments, const std::vector<D
   launch(launcher, add_dense, plan.tiles(), upload_tables(launcher, plan, operands));
 }
 
+// first: [1], the lowest flat index at which x - q is not finite, or -1.
+template <class Launcher>
+void sparse_overflow(Launcher& launcher, const Segments& segments, const std::vector<SparseMinuend>& operands,
+                     const Entries& entries, Lowest first, int64_t chunk_length = kChunk) {
+  launch(launcher, nothing_found, 1, first);
+  const Plan plan = plan_slots(segments, entries.starts, chunk_length);
+  if (plan.chunks() == 0) return;
+  const Tables<SparseMinuend> tables = upload_tables(launcher, plan, operands);
+  launch(launcher, find_sparse_overflow, plan.chunks(), tables, plan.size(), entries, first);
+}
+
+template <class Launcher>
+void dense_overflow(Launcher& launcher, const Segments& segments,
+                    const std::vector<DenseDifference>& operands, Lowest first) {
+  launch(launcher, nothing_found, 1, first);
+  const Plan plan = plan_tiles(segments, nullptr, operands, 1);
+  if (plan.chunks() == 0) return;
+  launch(launcher, find_dense_overflow, plan.tiles(), upload_tables(launcher, plan, operands));
+}
+
 }  // namespace dgs::cuda

@@ -106,4 +106,65 @@ static __global__ void __launch_bounds__(kThreads, kBlocksPerSm) add_dense(Table
   produce_tile(operand, tile, tables.segments[tile.s].vector != 0);
 }
 
+// The lowest flat index that is noted; -1, the largest as it is unsigned, until one is.
+struct Lowest {
+  Count* first;
+  __device__ void note(int64_t i) const { atomicMin(first, static_cast<Count>(i)); }
+};
+
+static __global__ void __launch_bounds__(kThreads) nothing_found(Lowest lowest) {
+  if (threadIdx.x == 0) *lowest.first = ~Count{0};
+}
+
+struct SparseMinuend {
+  const float* x;  // [n]
+};
+
+// One block per chunk of slots: where x - q is not finite.
+static __global__ void __launch_bounds__(kThreads)
+    find_sparse_overflow(Tables<SparseMinuend> tables, int64_t n_segments, Entries entries, Lowest lowest) {
+  const Chunk chunk = tables.slots(blockIdx.x);
+  const int64_t start = tables.segments[chunk.s].start;
+  const int64_t numel = tables.segments[n_segments - 1].offset + tables.segments[n_segments - 1].size;
+  const int64_t filled = entries.nnz[chunk.s], end = chunk.end < filled ? chunk.end : filled;
+  for (int64_t j = chunk.begin + threadIdx.x; j < end; j += kThreads) {
+    const int64_t i = entries.indices[start + j];
+    if (i < 0 || i >= numel) continue;
+    const int64_t s = segment_of(tables.segments, n_segments, i, chunk.s);
+    const float* const x = tables.operands[s].x + (i - tables.segments[s].offset);
+    if (!finite(sub_rn(load_one(x), entries.values[start + j]))) lowest.note(i);
+  }
+}
+
+// x - q, stored nowhere.
+struct DenseDifference {
+  const float* x;  // [n]
+  const float* q;  // [n]
+  int64_t offset;  // flat index of the first
+  Lowest lowest;
+
+  template <int W>
+  __device__ Lanes<W> produce(int64_t i, bool& bad) const {
+    Lanes<W> difference = load<W>(x + i);
+    const Lanes<W> q_here = load<W>(q + i);
+#pragma unroll
+    for (int e = 0; e < W; ++e) difference.v[e] = sub_rn(difference.v[e], q_here.v[e]);
+    if (!all_finite(difference)) {
+      bad = true;
+      for (int e = W - 1; e >= 0; --e)
+        if (!finite(difference.v[e])) lowest.note(offset + i + e);
+    }
+    return difference;
+  }
+  Alignment alignment() const { return Alignment().add(x, 4).add(q, 4); }
+};
+
+// One block per tile.
+static __global__ void __launch_bounds__(kThreads, kBlocksPerSm)
+    find_dense_overflow(Tables<DenseDifference> tables) {
+  const Tile tile = tables.tile(blockIdx.x);
+  const DenseDifference operand = tables.operands[tile.s];
+  produce_tile(operand, tile, tables.segments[tile.s].vector != 0);
+}
+
 }  // namespace dgs::cuda

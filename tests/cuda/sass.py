@@ -53,6 +53,7 @@ HOT = {
     "sweep<DgcStep>": Hot(loads=4, stores=2),
     "step_dense_tiles": Hot(loads=2, stores=1),
     "add_dense": Hot(loads=2, stores=1),
+    "find_dense_overflow": Hot(loads=2, stores=0),
 }
 
 

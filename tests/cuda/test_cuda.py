@@ -12,6 +12,7 @@ from dgs_ext.ops import Selection
 OPS = (
     *("select", "select_difference", "step_velocity", "step_dgc", "step_dense"),
     *("quantize_", "quantize_blocks_", "apply_velocity_", "apply_dgc_", "sparse_add_", "dense_add_"),
+    *("sparse_overflow", "dense_overflow"),
 )
 
 
@@ -35,6 +36,7 @@ def test_each_op_has_a_cuda_kernel(op):
 def test_nothing_waits_for_the_device(cuda, layout):
     x, v, w, v_out = (torch.randn(150_000, device=cuda) for _ in range(4))
     out, rates = slots(layout, cuda), torch.full((3,), 0.1)
+    first = torch.zeros(1, dtype=torch.int64, device=cuda)
     torch.cuda.set_sync_debug_mode("error")
     try:
         ops.select([x], *layout, out)
@@ -44,6 +46,8 @@ def test_nothing_waits_for_the_device(cuda, layout):
         ops.quantize_blocks_(out, layout[0], 4)
         ops.apply_velocity_([v_out], rates, layout[0], out)
         ops.sparse_add_([w], layout[0], out, subtract=True)
+        ops.sparse_overflow([w], layout[0], out, first)
+        ops.dense_overflow([w], layout[0], x, first)
     finally:
         torch.cuda.set_sync_debug_mode("default")
 

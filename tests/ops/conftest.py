@@ -142,6 +142,8 @@ def _agree(name: str, **operands: Any) -> Operands:
         assert torch.equal(bits(a[1]), bits(b[1]))
     elif isinstance(operands.get("values"), Tensor):
         assert torch.equal(bits(got["values"]), bits(want["values"]))
+    if "first" in operands:
+        assert torch.equal(got["first"], want["first"])
     return got
 
 

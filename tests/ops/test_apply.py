@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What was selected goes where it belongs: the apply ops, sparse_add_ and dense_add_ against their twins."""
+"""What was selected goes where it belongs: the apply ops, the adds and their overflow, against their twins."""
 
 from __future__ import annotations
 
@@ -115,3 +115,42 @@ def test_a_failed_segment_holds_no_entries(agree, make_problem, op, device):
     first = next(iter(rest))
     assert torch.equal(got[first][0], p.normal(2)[0])
     assert not torch.equal(got[first][1], p.normal(2)[1])
+
+
+BOUND = torch.finfo(torch.float32).max
+
+
+@pytest.mark.parametrize("at", [[], [0], [-1], [70_004, 70_005, 140_000], [5, 60_000, 210_305]], ids=str)
+@pytest.mark.parametrize("kind", ["sparse", "dense"])
+def test_the_lowest_index_that_would_overflow_is_found(agree, make_problem, kind, at, device, style):
+    p = make_problem([5, 0, 70_000, 1, 140_000, 300, 0], 1.0, device, style)
+    x, q = torch.randn(p.numel), torch.randn(p.numel)
+    x[::1000], q[::1000] = BOUND, BOUND / 2**26  # large, and finite all the same
+    x[at], q[at] = BOUND, -BOUND
+    first = torch.tensor([7], device=device)
+    if kind == "dense":
+        got = agree("dense_overflow", x=p.operand(x), offsets=p.offsets, values=q.to(device), first=first)
+    else:
+        sent = p.selection()
+        sent["indices"].copy_(torch.arange(p.numel))
+        sent["values"].copy_(q)
+        sent["nnz"].copy_(p.counts)
+        got = agree("sparse_overflow", x=p.operand(x), offsets=p.offsets, first=first, **sent)
+    assert int(got["first"]) == (min(i % p.numel for i in at) if at else -1)
+
+
+def test_only_what_is_sent_can_overflow(agree, make_problem, device, style):
+    p = make_problem([100, 3000], 0.1, device, style)
+    sent = chosen(p)
+    x = torch.full((p.numel,), -BOUND)
+    sent["values"].fill_(0.0)
+    quiet = agree(
+        "sparse_overflow", x=p.operand(x), offsets=p.offsets, first=torch.tensor([7], device=device), **sent
+    )
+    assert int(quiet["first"]) == -1
+    sent["values"].fill_(BOUND)
+    sent["nnz"][0] = 0
+    loud = agree(
+        "sparse_overflow", x=p.operand(x), offsets=p.offsets, first=torch.tensor([7], device=device), **sent
+    )
+    assert int(loud["first"]) == int(sent["indices"][int(sent["starts"][1])])

@@ -19,6 +19,8 @@ VALID = {
     "apply_dgc_": ["velocity", "residual"],
     "sparse_add_": ["x"],
     "dense_add_": ["x"],
+    "sparse_overflow": ["x"],
+    "dense_overflow": ["x"],
 }
 RATES = ("lr", "weight_decay", "momentum", "keep")
 SIZES = [10, 0, 100]
@@ -45,7 +47,8 @@ def operands(make_problem, op, device, style="list"):
         "grads": p.normal(0), **p.layout(), **p.selection(), "codec": 2, "subtract": False,
         "grad_scale": 1.0, "nesterov": False, "sampled": False, **{rate: p.rates(i) for i, rate in enumerate(RATES)},
     }  # fmt: skip
-    if op == "dense_add_":
+    available["first"] = torch.zeros(1, dtype=torch.int64, device=device)
+    if op.startswith("dense_"):
         available["values"] = torch.randn(p.numel, device=device)
     names = [a.name for a in getattr(torch.ops.dgs, op).default._schema.arguments]
     return {name: p.normal(len(name)) if name in VALID[op] else available[name] for name in names}
@@ -211,7 +214,7 @@ def test_quantized_values_are_a_float32_vector(device):
             )
 
 
-READING = ["apply_velocity_", "apply_dgc_", "sparse_add_"]
+READING = ["apply_velocity_", "apply_dgc_", "sparse_add_", "sparse_overflow"]
 
 
 @pytest.mark.parametrize("op", READING)
@@ -228,6 +231,7 @@ def test_counts_that_the_slots_cannot_hold(op, nnz, valid_on_cpu):
         ("sparse_add_", -1, "is outside [0, 110); nothing was changed"),
         ("sparse_add_", 110, "is outside [0, 110); nothing was changed"),
         ("sparse_add_", 2**62, "is outside [0, 110); nothing was changed"),
+        ("sparse_overflow", 110, "is outside [0, 110); nothing was changed"),
         ("apply_velocity_", 9, "is outside its segment 2 = [10, 110)"),
         ("apply_velocity_", 110, "is outside its segment 2 = [10, 110)"),
         ("apply_dgc_", -(2**63), "is outside its segment 2 = [10, 110)"),

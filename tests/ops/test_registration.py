@@ -28,7 +28,8 @@ def operands(problem, op):
         "subtract": True, "grad_scale": 0.5, "nesterov": True, "sampled": True,
         **problem.layout(), **problem.selection(),
     }  # fmt: skip
-    if op == "dense_add_":
+    values["first"] = torch.zeros(1, dtype=torch.int64, device=problem.device)
+    if op.startswith("dense_"):
         values["values"] = torch.randn(problem.numel, device=problem.device)
     listed = []
     for i, argument in enumerate(schema(op)):
@@ -100,7 +101,7 @@ def wrapped(op, p, given):
 def test_wrappers_pass_their_arguments_on(op, make_problem, device, style):
     p = make_problem([70, 3, 0, 500], 0.1, device, style)
     direct, through = operands(p, op), operands(p, op)
-    if op == "dense_add_":
+    if op.startswith("dense_"):
         through[2].copy_(direct[2])
     getattr(torch.ops.dgs, op)(*direct)
     wrapped(op, p, through)

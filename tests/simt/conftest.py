@@ -35,6 +35,8 @@ CALLS: dict[str, tuple[str, ...]] = {
     "apply_dgc_": ("velocity", "residual"),
     "sparse_add_": ("x", "subtract"),
     "dense_add_": ("x", "values", "subtract"),
+    "sparse_overflow": ("x", "first"),
+    "dense_overflow": ("x", "values", "first"),
 }
 METADATA = ("offsets", "counts", "starts", "indices", "values", "nnz")
 

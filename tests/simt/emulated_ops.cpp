@@ -186,4 +186,23 @@ const char* emulated_dense_add_(const Frame* f, float* const* x, const float* q,
   });
 }
 
+const char* emulated_sparse_overflow(const Frame* f, float* const* x, int64_t* first) {
+  using Operand = dgs::cuda::SparseMinuend;
+  return run([&](auto& launcher) {
+    const auto operands = per_segment<Operand>(*f, [&](int64_t s) { return Operand{x[s]}; });
+    const dgs::cuda::Lowest lowest{reinterpret_cast<dgs::cuda::Count*>(first)};
+    dgs::cuda::sparse_overflow(launcher, f->layout(), operands, f->entries(), lowest, f->chunk);
+  });
+}
+
+const char* emulated_dense_overflow(const Frame* f, float* const* x, const float* q, int64_t* first) {
+  using Operand = dgs::cuda::DenseDifference;
+  return run([&](auto& launcher) {
+    const dgs::cuda::Lowest lowest{reinterpret_cast<dgs::cuda::Count*>(first)};
+    const auto operands = per_segment<Operand>(
+        *f, [&](int64_t s) { return Operand{x[s], q + f->offsets[s], f->offsets[s], lowest}; });
+    dgs::cuda::dense_overflow(launcher, f->layout(), operands, lowest);
+  });
+}
+
 }  // extern "C"

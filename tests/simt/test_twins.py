@@ -137,12 +137,27 @@ class Problem:
                 "values": self.values(),
                 "subtract": len(self.sizes) % 2 == 0,
             },
+            "sparse_overflow": lambda: {"x": self.huge(), **sent, "first": torch.tensor([7])},
+            "dense_overflow": lambda: {
+                "x": self.huge(),
+                "offsets": self.offsets,
+                "values": self.values(),
+                "first": torch.tensor([7]),
+            },
         }[op]()
+
+    def huge(self):
+        """An operand of which some differences overflow, here and there."""
+        x = self.operand()
+        for t in x[:: 1 + len(self.sizes) % 2]:
+            t[t.numel() // 3 :: 5] = torch.inf if len(self.sizes) % 3 else -torch.inf
+        return x
 
 
 OPS = (
     *("select", "select_difference", "step_velocity", "step_dgc", "step_dense"),
     *("quantize_", "quantize_blocks_", "apply_velocity_", "apply_dgc_", "sparse_add_", "dense_add_"),
+    *("sparse_overflow", "dense_overflow"),
 )
 
 
