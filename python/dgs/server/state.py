@@ -64,6 +64,7 @@ class ServerState:
         self._theta = theta.detach().to(device, torch.float32, copy=True)
         # From the start no number below 2^-126 and no -0: adding a zero then changes nothing, on either side.
         ops.dense_add_([self._theta], layout.offsets, torch.zeros_like(self._theta))
+        self._overflow = torch.full((1,), -1, device=device)  # where a push would; used by whoever pushes
         self._version = 0
         self._lock = SharedLock()
         self._advanced = threading.Condition()
@@ -85,7 +86,8 @@ class ServerState:
         with self._lock.exclusive():
             if self.done:
                 return None
-            self._check_finite(self._theta[sent.indices] - sent.values, indices)
+            ops.sparse_overflow([self._theta], self.layout.offsets, sent, self._overflow)
+            self._refuse_overflow()
             ops.sparse_add_([self._theta], self.layout.offsets, sent, subtract=True)
             return self._advance()
 
@@ -95,14 +97,14 @@ class ServerState:
         with self._lock.exclusive():
             if self.done:
                 return None
-            self._check_finite(self._theta - values, None)
+            ops.dense_overflow([self._theta], self.layout.offsets, values, self._overflow)
+            self._refuse_overflow()
             ops.dense_add_([self._theta], self.layout.offsets, values, subtract=True)
             return self._advance()
 
-    def _check_finite(self, result: Tensor, indices: Tensor | None) -> None:
-        bad = (~result.isfinite()).nonzero()
-        if bad.numel():
-            entry = int(bad[0]) if indices is None else int(indices[int(bad[0])])
+    def _refuse_overflow(self) -> None:
+        entry = int(self._overflow)
+        if entry >= 0:
             name = self.layout.segment_of(entry).name
             raise DivergedError(f"the push would make {name} overflow at version {self._version}", name)
 
