@@ -76,6 +76,12 @@ class Settings:
     threads: int | None = _setting(
         None, "torch's threads in this process; None: cores shared out on one machine"
     )
+    run_dir: str | None = _setting(None, "a new folder for the run's numbers, which the server writes")
+    metrics_every: float = _setting(1.0, "seconds between two records of the run")
+    tensorboard: bool = _setting(False, "write the run's numbers into run_dir for TensorBoard, too")
+    progress: bool = _setting(False, "show one progress bar for the run, at the server")
+    prometheus_port: int | None = _setting(None, "the server's port for Prometheus; None: it has none")
+    prometheus_address: str = _setting("127.0.0.1", "where prometheus_port listens")
     cuda: bool = _setting(False, "train on a GPU (dgs.device); the server: hold the parameters on one")
 
     def __post_init__(self) -> None:
@@ -124,6 +130,8 @@ def _check(s: Settings) -> None:
         )
     if s.local and s.rank:
         raise ConfigError(f"mode {s.mode} runs in one process: rank 0 trains, got rank {s.rank}")
+    if s.tensorboard and not s.run_dir:
+        raise ConfigError("tensorboard writes into run_dir: give run_dir, too")
     if s.heartbeat_timeout <= s.heartbeat:
         raise ConfigError(
             f"heartbeat_timeout ({s.heartbeat_timeout} s) must exceed heartbeat ({s.heartbeat} s)"
@@ -140,6 +148,7 @@ _RANGES: Mapping[str, tuple[float, float]] = {
     "connect_timeout": (0, _LONG), "exchange_timeout": (1e-3, _LONG), "rejoin_timeout": (0, _LONG),
     "heartbeat": (1e-3, _LONG), "heartbeat_timeout": (1e-3, _LONG), "grace": (0, _LONG),
     "join_timeout": (0, _LONG), "max_workers": (1, 65535), "threads": (1, 65535),
+    "metrics_every": (0.01, _LONG), "prometheus_port": (0, 65535),
 }  # fmt: skip
 
 

@@ -20,6 +20,8 @@ from .hyper import check_group, check_options, defaults
 from .introduction import Dial
 from .layout import trainable, unwrapped
 from .methods import LOCAL_METHODS, STRATEGIES
+from .metrics.alone import Alone
+from .observed import Observed
 from .replica import Replica
 from .schedules import Constant, DensitySchedule
 from .standing import Standing
@@ -76,12 +78,14 @@ class GradientSGD(Standing, torch.optim.Optimizer):
             raise LayoutError("there are no parameters: nothing to train")
         given = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
         super().__init__(params, defaults(self.settings) | given)
-        self._local_steps = 0
+        self._local_steps, self._alone, self._observed = 0, None, Observed()
         self._model = model
         self._names = {id(p): name for name, p in model.named_parameters()} if model is not None else {}
         check_options(self.settings, self.param_groups)
         if self.settings.local:
             share_cores(self.settings, server=False)
+            sizes = [p.numel() for group in self.param_groups for p in group["params"] if p.requires_grad]
+            self._alone = Alone(self.settings, args, sizes, self._observed)
             return
         self._schedule, self._dial = schedule or Constant(self.settings.density), dial
         self._replica = self._prepare()
@@ -181,6 +185,8 @@ class GradientSGD(Standing, torch.optim.Optimizer):
         if local.finite(self.param_groups, self._names, self.settings):
             LOCAL_METHODS[self.settings.mode]().step(self.param_groups, self.state)
             self._local_steps += 1
+            if self._alone is not None:
+                self._alone.stepped(self._local_steps)
 
     def _ready(self) -> Replica | None:
         if self._showing:
@@ -292,6 +298,8 @@ class GradientSGD(Standing, torch.optim.Optimizer):
         if outcome not in ("finished", "left", "failed", "paused"):
             raise ConfigError(f"close: outcome must be finished, left, failed or paused, got {outcome!r}")
         replica = self._replica
+        if self._alone is not None:
+            self._alone.close(outcome, reason)
         if replica is None or not self._connected:
             return
         self._connected = False

@@ -137,7 +137,7 @@ def test_every_setting_can_come_from_the_environment() -> None:
     special = {"mode": "gd", "codec": "float16", "codec_down": "float16", "buffers": "first", "rank": "1"}
     special |= {"on_drift": "snapshot", "on_nonfinite": "skip", "density": "0.5", "density_down": "0.5"}
     special |= {"selection": "sampled", "exchange_every": "2"}
-    special |= {"heartbeat_timeout": "9", "world_size": "5"}
+    special |= {"heartbeat_timeout": "9", "world_size": "5", "metrics_every": "2"}
     environ = {f"DGS_{f.name.upper()}": special.get(f.name, "1") for f in fields(Settings)}
     environ["DGS_SERVER_CUDA"], environ["DGS_CUDA"] = "1", "auto"
     found = settled(None, environ)

@@ -43,6 +43,9 @@ class ModelSnapshot:
         module_buffers.load(model, {**self.parameters, **self.buffers})
 
 
+OnVersion = Callable[[ModelSnapshot], Mapping[str, float] | None]
+
+
 def model_snapshot(state: ServerState, buffers: BufferStore) -> ModelSnapshot:
     """The server's model now."""
     taken = state.snapshot()
@@ -56,12 +59,12 @@ def named(layout: Layout, flat: Tensor) -> dict[str, Tensor]:
 
 
 class Evaluator:
-    """A thread that calls `function` each time `every` versions have passed; a slow one skips versions.
+    """A thread that calls `function` each time `every` versions have passed, and at the end; a slow one skips some.
 
     Args:
         state, buffers: the server's.
         function: takes the snapshot.
-        every: versions between two calls.
+        every: versions between two calls; the last version is seen as well.
         state_dict: what the snapshot's `server_state` calls.
     """
 
@@ -69,7 +72,7 @@ class Evaluator:
         self,
         state: ServerState,
         buffers: BufferStore,
-        function: Callable[[ModelSnapshot], None],
+        function: OnVersion,
         every: int,
         state_dict: Callable[[], dict[str, Any]] | None = None,
     ) -> None:
@@ -87,14 +90,16 @@ class Evaluator:
         self._thread.join()
 
     def _run(self) -> None:
-        due = self._every
+        seen, due = self._state.version, self._every
         while True:
-            ended = self._ended.is_set()  # asked first, so that what was due at the end is still called
-            if self._state.wait_beyond(due - 1, timeout=0 if ended else 0.2) < due:
-                if ended:
-                    return
+            ended = self._ended.is_set()  # asked first, so that the last version is still seen
+            version = self._state.wait_beyond(due - 1, timeout=0 if ended else 0.2)
+            if ended and version == seen:
+                return
+            if not ended and version < due:
                 continue
             snapshot = replace(model_snapshot(self._state, self._buffers), state=self._state_dict)
+            seen = snapshot.version
             due = snapshot.version - snapshot.version % self._every + self._every
             try:
                 self._function(snapshot)
