@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The smallest example, which is to be copied: it runs, it learns, and it fits on a screen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from scripts import finish, start
+
+PARAMETERS = 3 * 256 + 257 * 256 + 257 * 4
+
+
+def test_a_server_and_two_workers(repository: Path, port: int) -> None:
+    script = repository / "example" / "own_loop.py"
+    environment = {"MASTER_PORT": str(port), "WORLD_SIZE": "3"}  # as torchrun and dgs.launch set it
+    ranks = [start(script, "--max-version=400", **environment, RANK=rank) for rank in "01"]
+    ranks.append(start(script, "--max-version=400", "--rank=2", **environment))
+    (server, _), *workers = finish(*ranks)
+    accuracy = float(server.partition("accuracy ")[2].partition("%")[0])
+    assert accuracy > 60, server  # the most frequent ring has 44 %
+    for said, _ in workers:
+        assert int(said.split()[0].replace(",", "")) < 4 * PARAMETERS / 30, said
+
+
+def test_it_stays_small(repository: Path) -> None:
+    assert len((repository / "example" / "own_loop.py").read_text().splitlines()) <= 45
