@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from dgs_ext import __version__
+import dgs_ext
 
 from ..config import Settings
 
@@ -40,7 +40,7 @@ def about(settings: Settings, args: object | None, sizes: list[int], began: floa
             if isinstance(v, bool | int | float | str | os.PathLike)
         },
         "versions": {
-            "dgs": __version__,
+            "dgs": dgs_ext.__version__,
             "torch": torch.__version__,
             "python": platform.python_version(),
         },
