@@ -71,6 +71,10 @@ class Settings:
     grace: float = _setting(30.0, "seconds without any worker alive after which the server returns")
     join_timeout: float = _setting(600.0, "seconds that the server waits for the first worker")
     max_workers: int = _setting(1024, "sessions at once")
+    checkpoint_dir: str | None = _setting(None, "folder of the server's checkpoints; None: it writes none")
+    checkpoint_every: float = _setting(300.0, "seconds between two of them; the last is written at the end")
+    checkpoint_keep: int = _setting(3, "how many of them stay")
+    checkpoint_resume: bool = _setting(False, "the server goes on from the last of them, if there is one")
     on_drift: str = _setting("raise", "weights altered between exchanges: raise, or snapshot")
     on_nonfinite: str = _setting("raise", "NaN or infinite gradients: raise, or skip the step with a warning")
     threads: int | None = _setting(
@@ -149,6 +153,7 @@ _RANGES: Mapping[str, tuple[float, float]] = {
     "heartbeat": (1e-3, _LONG), "heartbeat_timeout": (1e-3, _LONG), "grace": (0, _LONG),
     "join_timeout": (0, _LONG), "max_workers": (1, 65535), "threads": (1, 65535),
     "metrics_every": (0.01, _LONG), "prometheus_port": (0, 65535),
+    "checkpoint_every": (1e-3, _LONG), "checkpoint_keep": (1, _MANY),
 }  # fmt: skip
 
 

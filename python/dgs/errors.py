@@ -8,6 +8,7 @@ from dgs_ext.errors import BuildError, DGSError, FrameError
 __all__ = [
     "AuthenticationError",
     "BuildError",
+    "CheckpointError",
     "ConfigError",
     "DGSError",
     "DivergedError",
@@ -30,6 +31,10 @@ __all__ = [
 
 class ConfigError(DGSError, ValueError):
     """A setting is out of range, contradicts another, or is missing."""
+
+
+class CheckpointError(DGSError, OSError):
+    """A checkpoint cannot be written, or is missing, damaged or not one. Those before it are as they were."""
 
 
 class LayoutError(DGSError, ValueError):

@@ -21,6 +21,7 @@ class Termination:
 
     def __init__(self) -> None:
         self.urgent: Callable[[], bool] = lambda: False
+        self.told: Callable[[], None] = lambda: None  # called by the handler, and so may not wait for a lock
         self._process = os.getpid()
         self._depth = 0
         self._installed = False
@@ -57,5 +58,7 @@ class Termination:
             os.kill(os.getpid(), signal.SIGTERM)
             return
         again, self.asked = self.asked, True
+        if not again:
+            self.told()
         if not self._depth or again or self.urgent():
             raise SystemExit(STATUS)

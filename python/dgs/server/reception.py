@@ -61,15 +61,16 @@ class Reception:
         self._shared.observer.joined(session.worker)
         return session, welcome
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self, *, live: bool = True) -> dict[str, Any]:
         """θ at one version, every worker's mirror between two of its exchanges, and the buffers.
 
-        Numbers, strings and tensors on the CPU alone, so that `torch.load` takes it with weights_only=True. It holds
-        the workers that are there and those that paused.
+        Numbers, strings and tensors on the CPU alone, for dgs.checkpoint.save. It holds the workers that paused and,
+        if `live`, those that are there.
         """
         with self._shared.gate.exclusive():
             snapshot = self.state.snapshot()
-            here = [paused for s in self.roster.sessions() if (paused := s.paused()) is not None]
+            there = self.roster.sessions() if live else []
+            here = [paused for s in there if (paused := s.paused()) is not None]
             workers = {p.rank: p.saved() for p in (*self.roster.pauses.all(), *here)}
             buffers = self.buffers.state_dict()
         return {

@@ -77,12 +77,13 @@ class Server:
         """Workers with a session now."""
         return self._roster.active()
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self, *, live: bool = True) -> dict[str, Any]:
         """θ, its version, the workers' mirrors and the buffers, at one moment; may be called while pushes go on.
 
-        Live workers are in it as well as those that paused, but not those of a dense method, which has no mirrors.
+        If `live`, the workers that are there are in it as well as those that paused, but not those of a dense method,
+        which has no mirrors.
         """
-        return self._reception.state_dict()
+        return self._reception.state_dict(live=live)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on from a `state_dict`; before `serve`. Raises ConfigError when it is of another model."""
