@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-import dgs_ext
+import dgs_ext as extension
 
 from ..config import Settings
 
@@ -40,7 +40,7 @@ def about(settings: Settings, args: object | None, sizes: list[int], began: floa
             if isinstance(v, bool | int | float | str | os.PathLike)
         },
         "versions": {
-            "dgs": dgs_ext.__version__,
+            "dgs": extension.__version__,
             "torch": torch.__version__,
             "python": platform.python_version(),
         },

@@ -72,8 +72,8 @@ class WorkerSummary:
     loss: float | None
     waiting: float | None  # part of its time
     exchange_seconds: float  # mean time of an exchange in the server
-    residual: float | None  # ‖θ - b‖ at the last look, every 64 pulls
-    behind: float | None  # the same over the norm of a push
+    residual: float  # ‖θ - b‖ at the last look, every 64 pulls; 0 before
+    behind: float  # the same over the norm of a push
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,6 +86,6 @@ class Tally:
             loss=self.loss,
             waiting=min(1.0, self.waited / self.seconds) if self.seconds > 0 else None,
             exchange_seconds=self.latency.sum / exchanges,
-            residual=member.residual or None,
-            behind=member.behind or None,
+            residual=member.residual,
+            behind=member.behind,
         )

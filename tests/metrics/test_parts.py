@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The parts of what a run shows: counting, what a worker may tell, the line that is shown."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+import torch
+
+from dgs.errors import ConfigError, ProtocolError
+from dgs.metrics import Collector, Event, Record, Summary
+from dgs.metrics.alone import _Process
+from dgs.metrics.progress import Progress, clock_time, size
+from dgs.observed import Observed
+from dgs.observer import Exchanged, Told, heard
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def collector(clock: Clock) -> Collector:
+    made = Collector(1000, 100, 1.0, clock)
+    made.joined(_Process(rank=1))
+    return made
+
+
+def test_rates_and_means_are_of_the_interval() -> None:
+    clock, worker = Clock(), _Process(rank=1)
+    made = collector(clock)
+    for version, age in ((1, 0), (2, 4)):
+        made.exchanged(worker, Exchanged(version, age, 50, 100, 0.01))
+    made.told(worker, Told(2.0, 0.5, 64, 3.0))
+    clock.now += 4
+    first = made.record()
+    assert first is not None
+    assert (first.loss, first.staleness, first.waiting, first.steps_per_second) == (3.0, 2.0, 0.25, 0.5)
+    assert (first.compression_up, first.compression_down, first.samples_per_second) == (20.0, 10.0, 32.0)
+    assert made.record() is None  # no time has passed
+    made.exchanged(worker, Exchanged(12, 1, 50, 100, 0.01))
+    made.told(worker, Told(4.0, 1.5, 96, 1.0))
+    clock.now += 5
+    second = made.record()
+    assert second is not None
+    assert (second.loss, second.staleness, second.waiting) == (1.0, 1.0, 0.5)
+    assert second.samples == 96 and second.steps_per_second == 2.0
+    assert second.eta == pytest.approx(88 * 5 / 10)
+
+
+def test_a_worker_is_asked_once_an_interval() -> None:
+    clock = Clock()
+    made = collector(clock)
+    asked = [made.due(1), made.due(1)]
+    clock.now += 1
+    assert [*asked, made.due(1)] == [True, False, True]
+
+
+def test_another_process_at_a_rank_adds_to_its_samples() -> None:
+    clock, worker = Clock(), _Process(rank=1)
+    made = collector(clock)
+    made.told(worker, Told(10.0, 1.0, 100))
+    made.told(worker, Told(1.0, 0.1, 30))
+    assert made.workers()[0].samples == 130
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        [],
+        {"seconds": 1, "waiting": 0},
+        {"seconds": -1, "waiting": 0, "samples": 1},
+        {"seconds": 1, "waiting": float("nan"), "samples": 1},
+        {"seconds": 1, "waiting": 0, "samples": True},
+        {"seconds": 1, "waiting": 0, "samples": 1, "measured": {"x": "1"}},
+        {"seconds": 1, "waiting": 0, "samples": 1, "measured": {"x" * 65: 1}},
+    ],
+)
+def test_what_no_worker_tells_is_refused(told: Any) -> None:
+    with pytest.raises(ProtocolError, match="told"):
+        heard(told)
+
+
+def test_what_is_observed_is_weighted_by_samples_and_told_once() -> None:
+    seen = Observed()
+    seen.batch(torch.tensor(1.0), 10)
+    seen.batch(4.0, 20)
+    told = seen.take(0.5)
+    assert (told["loss"], told["samples"], told["waiting"]) == (3.0, 30, 0.5)
+    again = seen.take(0.5)
+    assert "loss" not in again and again["samples"] == 30
+
+
+def test_a_loss_that_is_no_number_is_refused_by_shape() -> None:
+    with pytest.raises(ConfigError, match=r"observe: loss must be one number, got a tensor of shape \(2,\)"):
+        Observed().batch(torch.zeros(2), 1)
+
+
+def test_off_a_terminal_there_is_a_line_now_and_then() -> None:
+    clock, out = Clock(), io.StringIO()
+    shown = Progress("dgs", 200, out, clock)
+    summary = Summary(10, 5.0, None, ())
+    row = Record(0, 5.0, 10, 2, 320, 64.0, 2.0, 0.5, 1.0, 10_000, 20_000, 76.0, 40.0, 0.3, 95.0)
+    for _ in range(3):
+        shown.record(row, summary)
+    shown.event(Event(0, 5.0, 10, 2, "died", "closed by peer"))
+    first, second = out.getvalue().splitlines()
+    assert first == (
+        "dgs 10/200  1:35 left, 64 samples/s, loss 0.500, staleness 1.0, up 10.0 kB (1/76), down 20.0 kB (1/40), "
+        "waiting 30%, 2 workers"
+    )
+    assert second == "dgs worker 2 died at version 10: closed by peer"
+
+
+def test_times_and_sizes_as_people_read_them() -> None:
+    assert [clock_time(s) for s in (0, 61, 3661)] == ["0:00", "1:01", "1:01:01"]
+    assert [size(n) for n in (12, 1500, 123_456, 2.5e9)] == ["12 B", "1.5 kB", "123 kB", "2.5 GB"]
