@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Makes one HTML page of the folders of one or several runs.
+
+python -m dgs.report runs/dgs runs/asgd --out report.html
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from ..errors import DGSError
+from . import page, read
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m dgs.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run_dir", nargs="+", type=Path, help="what run_dir named in a run, over or going on")
+    parser.add_argument("--out", type=Path, help="by default report.html in the first folder")
+    args = parser.parse_args()
+    text = page([read(folder) for folder in args.run_dir])
+    out = args.out or args.run_dir[0] / "report.html"
+    out.write_text(text)
+    print(out)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except DGSError as error:
+        sys.exit(f"python -m dgs.report: {error}")
