@@ -7,6 +7,7 @@ optimizer = GradientSGD(net.parameters(), lr=0.1, model=net)  # the others
 
 from __future__ import annotations
 
+from . import checkpoint
 from .config import Settings
 from .device import device
 from .errors import DGSError
@@ -31,6 +32,7 @@ __all__ = [
     "Settings",
     "Traffic",
     "WarmUp",
+    "checkpoint",
     "device",
     "init_server",
 ]
