@@ -16,10 +16,10 @@ _STYLE = """
 --c0:#0b6e4f;--c1:#c8553d;--c2:#3d5a98;--c3:#8f5fb5;--c4:#a07800;--c5:#2a8ca0}
 @media(prefers-color-scheme:dark){:root{--paper:#12161c;--ink:#e6e9ef;--faint:#98a2b3;--line:#2b323d;--card:#1a2029;
 --c0:#4cc38a;--c1:#f08a70;--c2:#86a8f0;--c3:#c39be8;--c4:#e0b84a;--c5:#62c6da}}
-body{margin:0 auto;max-width:1080px;padding:24px 20px 60px;background:var(--paper);color:var(--ink);
+body{margin:0 auto;max-width:1180px;padding:24px 20px 60px;background:var(--paper);color:var(--ink);
 font:15px/1.5 system-ui,"DejaVu Sans",sans-serif}
 h1{font-size:24px;margin:0 0 12px}h2{font-size:17px;margin:32px 0 10px}
-.grid2{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,420px),1fr));gap:14px}
+.grid2{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,320px),1fr));gap:14px}
 figure{margin:0;padding:12px 12px 8px;background:var(--card);border:1px solid var(--line);border-radius:8px}
 figcaption{font-size:13px;font-weight:600}svg{width:100%;height:auto;display:block}
 svg text{font-size:11px;fill:var(--faint)}svg .grid{stroke:var(--line)}

@@ -28,7 +28,7 @@ def lines(curves: Sequence[Curve], x: str, y: str, *, log: bool = False, label: 
     points = [p for curve in seen for p in curve]
     if len(points) < 2:
         return ""
-    left, right = min(a for a, _ in points), max(a for a, _ in points)
+    left, right = min(a for a, _ in points) if log else 0.0, max(a for a, _ in points)
     low, high = min(b for _, b in points), max(b for _, b in points)
     low = 0.0 if 0 <= low < 0.5 * high else low
     scale = math.log10 if log else float
