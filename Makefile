@@ -18,7 +18,7 @@ DEMO := MODE WORKERS DENSITY DENSITY_DOWN CODEC EPOCHS LR MOMENTUM BATCH_SIZE SE
 demo_flags = $(foreach name,$(DEMO),$(if $($(name)),--$(shell echo $(name) | tr A-Z_ a-z-) $($(name))))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo bench test test-cpp test-long fuzz lint clean distclean
+.PHONY: help setup build demo bench test test-cpp test-long fuzz docs lint clean distclean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -98,6 +98,14 @@ else
 	build/libfuzzer/fuzz_decode -max_total_time=$(FUZZ_SECONDS) -timeout=5 -rss_limit_mb=1024 -max_len=4096 \
 	  -artifact_prefix=build/libfuzzer/ build/libfuzzer/corpus tests/wire/golden
 endif
+
+$(stamp)-docs: $(stamp)-installed
+	$(bin)/python -m pip install -e '.[docs]' --no-build-isolation
+	@touch $@
+
+docs: build $(stamp)-docs ## the documentation site, in build/docs; a warning is an error
+	$(bin)/python -m sphinx -b html -q -W --keep-going docs build/docs
+	@echo "== build/docs/index.html"
 
 $(stamp)-lint: $(stamp)-installed
 	$(bin)/python -m pip install -e '.[lint]' --no-build-isolation
