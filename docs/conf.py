@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import re
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,8 @@ html_css_files = ["dgs.css"]
 html_show_sphinx = False
 html_copy_source = False
 pygments_style = "friendly"
-pygments_dark_style = "monokai"
+pygments_dark_style = "github-dark"
+smartquotes_action = "D"  # dashes, but a prime in an equation is no quotation mark
 
 
 def inline_drawings(_app: Sphinx, doctree: nodes.document, _docname: str) -> None:
@@ -60,21 +62,32 @@ def plain_text(_app: Sphinx, _what: str, name: str, obj: object, _options: objec
 
     What a dataclass says of its fields in their metadata (the settings) is added.
     """
-    escaped = [_MARKUP.sub(lambda m: m[1] or "\\" + m[0], line) for line in lines]
+    escaped = _escaped(lines)
     if name.startswith("dgs_ext.ops."):
-        escaped = [_OPERANDS.sub(r":\1: ", line) for line in escaped]
+        escaped = [_OPERANDS.sub(r"- **\1**: ", line) for line in escaped]
     lines[:] = escaped
     if dataclasses.is_dataclass(obj):
-        documented = [field for field in dataclasses.fields(obj) if "doc" in field.metadata]
-        for field in documented:
-            lines.extend([f":{field.name}: {_setting(field)}"])
+        lines += ["", *(_setting(field) for field in dataclasses.fields(obj) if "doc" in field.metadata), ""]
+
+
+def _escaped(lines: list[str]) -> list[str]:
+    return [_MARKUP.sub(lambda m: m[1] or "\\" + m[0], line) for line in lines]
+
+
+def property_as_written(
+    _app: Sphinx, _what: str, _name: str, obj: object, _options: object, lines: list[str]
+) -> None:
+    """napoleon takes what stands before a colon in a property's sentence for its type: the sentence again."""
+    if isinstance(obj, property) and obj.__doc__:
+        lines[:] = [*_escaped(inspect.cleandoc(obj.__doc__).splitlines()), ""]
 
 
 def _setting(field: dataclasses.Field[Any]) -> str:
-    return f"{field.metadata['doc']}. Default ``{field.default!r}``, type ``{field.type}``."
+    return f"- **{field.name}** (``{field.type}``, ``{field.default!r}``): {field.metadata['doc']}"
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("doctree-resolved", inline_drawings)
     app.connect("autodoc-process-docstring", plain_text, priority=100)  # before napoleon
+    app.connect("autodoc-process-docstring", property_as_written, priority=900)  # behind it
     return {"parallel_read_safe": True, "parallel_write_safe": True}
