@@ -21,9 +21,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from dgs.errors import LinkClosedError, PortInUseError, ServerUnreachableError, TransportError
-from dgs.transport import GlooListener, dial
+from dgs.errors import FrameError, LinkClosedError, PortInUseError, ServerUnreachableError, TransportError
+from dgs.transport import GlooLink, GlooListener, dial
 from dgs.transport.address import is_loopback, is_own_name, listen, resolve, routed
+from dgs.transport.gloo import FIRST
+from dgs_ext import wire
 
 if TYPE_CHECKING:
     from conftest import Meeting
@@ -272,18 +274,63 @@ def test_a_worker_whose_address_is_nonsense_is_a_typed_error() -> None:
         worker.close()
 
 
-def test_a_buffer_grows_to_the_frames_that_come(frame: Callable[..., Tensor]) -> None:
+@contextmanager
+def _open(cap: int) -> Iterator[tuple[GlooLink, GlooLink]]:
+    """A worker's end and the server's."""
     with _listening() as listener:
         worker, server = dial("127.0.0.1", listener.port, SECONDS), listener.accept(SECONDS)
         assert server is not None
-        opening = threading.Thread(target=worker.open, args=("1", 1 << 20, SECONDS))
+        opening = threading.Thread(target=worker.open, args=("1", cap, SECONDS))
         opening.start()
-        server.open("1", 1 << 20, SECONDS)
+        server.open("1", cap, SECONDS)
         opening.join()
-        frames = [frame(i, size) for i, size in enumerate((10, 100_000, 3, 200_000, 0))]
-        sending = threading.Thread(target=lambda: [worker.send(f, SECONDS) for f in frames])
-        sending.start()
-        assert all(torch.equal(server.receive(SECONDS), f) for f in frames)
-        sending.join()
-        worker.close()
-        server.close()
+        try:
+            yield worker, server
+        finally:
+            worker.close()
+            server.close()
+
+
+def _send_all(worker: GlooLink, server: GlooLink, frames: list[Tensor]) -> Iterator[Tensor]:
+    """What the server receives of the frames that the worker sends."""
+    sending = threading.Thread(target=lambda: [worker.send(f, SECONDS) for f in frames])
+    sending.start()
+    for _ in frames:
+        yield server.receive(SECONDS)
+    sending.join()
+
+
+def test_frames_around_the_first_messages_size_arrive_whole(frame: Callable[..., Tensor]) -> None:
+    sizes = (10, FIRST - 65, FIRST - 64, FIRST - 63, 3, 3 * FIRST, 2 * FIRST, 0)
+    frames = [frame(i, size - wire.HEADER_BYTES if size > FIRST else size) for i, size in enumerate(sizes)]
+    with _open(4 << 20) as (worker, server):
+        for sent, got in zip(frames, _send_all(worker, server, frames), strict=True):
+            assert torch.equal(sent, got)
+
+
+def test_the_room_of_a_snapshot_is_given_back_and_that_of_steady_frames_kept(
+    frame: Callable[..., Tensor],
+) -> None:
+    large, small = frame(1, 8 << 20), frame(2, 2 << 20)
+    with _open(8 << 20) as (worker, server):
+        where = [got.data_ptr() for got in _send_all(worker, server, [large] * 3)]
+        assert len(set(where)) == 1 and server._buffer.numel() > 8 << 20
+        for got in _send_all(worker, server, [small, small, small]):
+            assert torch.equal(got, small)
+        assert server._buffer.numel() > 8 << 20, "a large one may come again"
+        where = [got.data_ptr() for got in _send_all(worker, server, [small] * 6)]
+        assert server._buffer.numel() < 3 << 20 and len(set(where[1:])) == 1
+        assert [torch.equal(got, large) for got in _send_all(worker, server, [large])] == [True]
+
+
+def test_a_message_that_is_no_frame_is_not_taken_for_the_last_one(frame: Callable[..., Tensor]) -> None:
+    with _open(1 << 20) as (worker, server):
+        for got in _send_all(worker, server, [frame(1, 100)]):
+            assert got.numel() > 100
+        rest = threading.Thread(
+            target=lambda: worker._open_group().send([torch.zeros(5, dtype=torch.uint8)], 0, 0).wait(SECONDS)
+        )
+        rest.start()
+        with pytest.raises(FrameError):
+            server.receive(SECONDS)
+        rest.join()

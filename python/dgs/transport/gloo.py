@@ -2,8 +2,9 @@
 """Links over torch.distributed's gloo: a two-rank group per worker, met through a TCPStore (meeting.py).
 
 A worker takes a ticket in the store, and both sides exchange JSON under the ticket's keys; `open` builds the group.
-gloo aborts the process when a message is larger than the buffer posted for it, so a frame travels as its 64-byte
-header and then exactly the payload that the header declares.
+gloo aborts the process when a message is larger than the buffer posted for it, so a frame travels as its first FIRST
+bytes, for which there is always room, and then exactly the rest that its header declares. Each message costs a round
+trip beside its bytes (a send completes when the other end has posted a receive), so that most frames are to be one.
 """
 
 from __future__ import annotations
@@ -31,9 +32,11 @@ dist: Any = torch.distributed  # its gloo and store classes are untyped
 Store = Any
 
 POLL = 0.01
+FIRST = 1 << 20  # bytes of a frame's first message at most; memory that no frame has reached is never touched
 SERVER, WORKER = 0, 1
 _FOREVER, _AT_ONCE = timedelta(days=365), timedelta(milliseconds=1)  # gloo takes 0 for its default
-_HEADER_TAG, _PAYLOAD_TAG, _WAKE_TAG = 0, 1, 2
+_FIRST_TAG, _REST_TAG, _WAKE_TAG = 0, 1, 2
+_SMALLER = 4  # frames in a row that needed less than a quarter of the buffer: it is given back
 
 T = TypeVar("T")
 
@@ -65,7 +68,8 @@ class GlooLink(Link):
         self._told = self._heard = 0
         self._group: Any = None
         self._cap = 0
-        self._buffer = torch.empty(wire.HEADER_BYTES, dtype=torch.uint8)
+        self._buffer = torch.empty(FIRST, dtype=torch.uint8)
+        self._smaller = 0
         self._interrupted = False
         self._beats, self._last_beat, self._seen = 0, b"", time.monotonic()
 
@@ -132,31 +136,39 @@ class GlooLink(Link):
         return address
 
     def send(self, frame: Tensor, timeout: timedelta) -> None:
-        payload = frame.numel() - wire.HEADER_BYTES
-        check_cap(payload, self._cap)
-        header, body = frame[: wire.HEADER_BYTES], frame[wire.HEADER_BYTES :]
+        check_cap(frame.numel() - wire.HEADER_BYTES, self._cap)
         group, peer = self._open_group(), 1 - self._rank
         try:
-            works = [group.send([header], peer, _HEADER_TAG)]
-            if payload:
-                works.append(group.send([body], peer, _PAYLOAD_TAG))
+            works = [group.send([frame[:FIRST]], peer, _FIRST_TAG)]
+            if frame.numel() > FIRST:
+                works.append(group.send([frame[FIRST:]], peer, _REST_TAG))
             for work in works:
                 work.wait(max(timeout, _AT_ONCE))
         except RuntimeError as error:
             raise self._failure(error, "sending a frame") from None
 
     def receive(self, timeout: timedelta | None) -> Tensor:
-        self._receive_into(self._buffer[: wire.HEADER_BYTES], _HEADER_TAG, timeout)
-        payload = wire.parse_header(self._buffer[: wire.HEADER_BYTES]).payload_length
+        header = self._buffer[: wire.HEADER_BYTES]
+        header.zero_()  # so that a message shorter than one is none
+        self._receive_into(self._buffer[:FIRST], _FIRST_TAG, timeout)
+        payload = wire.parse_header(header).payload_length
         check_cap(payload, self._cap)
         total = wire.HEADER_BYTES + payload
-        if total > self._buffer.numel():
-            grown = torch.empty(total + total // 4, dtype=torch.uint8)
-            grown[: wire.HEADER_BYTES] = self._buffer[: wire.HEADER_BYTES]
-            self._buffer = grown
-        if payload:
-            self._receive_into(self._buffer[wire.HEADER_BYTES : total], _PAYLOAD_TAG, timeout)
+        self._make_room(total)
+        if total > FIRST:
+            self._receive_into(self._buffer[FIRST:total], _REST_TAG, timeout)
         return self._buffer[:total]
+
+    def _make_room(self, total: int) -> None:
+        """Grows the buffer, which holds a first message, to a frame's size; shrinks it behind a snapshot."""
+        size = self._buffer.numel()
+        self._smaller = self._smaller + 1 if size > FIRST and total < size // 4 else 0
+        if total <= size and self._smaller < _SMALLER:
+            return
+        self._smaller = 0
+        room = torch.empty(max(FIRST, total + total // 4), dtype=torch.uint8)
+        room[: min(FIRST, total)] = self._buffer[: min(FIRST, total)]
+        self._buffer = room
 
     def _receive_into(self, buffer: Tensor, tag: int, timeout: timedelta | None) -> None:
         group = self._open_group()
