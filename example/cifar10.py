@@ -5,7 +5,9 @@
     python example/cifar10.py --world-size 2 --rank 1 --cuda   # worker
     python example/cifar10.py --mode sgd --cuda                # plain SGD, one process
 
-On several machines add --master ADDRESS, the server's, on each. Every setting of the library is an option, too.
+On several machines add --master ADDRESS, the server's, on each. Every setting of the library is an option, too. With
+--checkpoint-dir DIR the server, or plain SGD, saves what it has, and --checkpoint-resume goes on from there; a worker
+that ended is started again as it was.
 """
 
 from __future__ import annotations
@@ -13,15 +15,13 @@ from __future__ import annotations
 import argparse
 import logging
 import math
-from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 import torch
+from arguments import add_settings
 from cifar10_data import IMAGES, Images, batches, load, normalised
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from tqdm import tqdm
 
 import dgs
 from dgs.config import resolve
@@ -66,25 +66,24 @@ def make_net(name: str) -> nn.Sequential:
 
 
 @torch.no_grad()
-def evaluate(net: nn.Module, test: Images, device: torch.device, what: str) -> None:
-    """Prints the accuracy on the test images."""
+def accuracy(net: nn.Module, test: Images, device: torch.device) -> float:
+    """The part of the test images that `net` knows."""
     net.eval()
     parts = zip(*(t.split(500) for t in test), strict=True)
     right = sum(int((net(normalised(x, device)).argmax(1).cpu() == y).sum()) for x, y in parts)
     net.train()
-    tqdm.write(f"{what}: test accuracy {right / len(test[0]):.2%}")
+    return right / len(test[0])
 
 
 def serve(args: argparse.Namespace, device: torch.device) -> nn.Module:
     """Rank 0: holds the parameters, and evaluates them while the workers train."""
     net, shown, test = make_net(args.model), make_net(args.model).to(device), load(args.data, train=False)
 
-    def look(snapshot: dgs.ModelSnapshot) -> None:
+    def look(snapshot: dgs.ModelSnapshot) -> dict[str, float]:
         snapshot.load_into(shown)
-        evaluate(shown, test, device, f"version {snapshot.version} of {args.max_version}")
+        return {"test accuracy": accuracy(shown, test, device)}
 
-    report = dgs.init_server(args, net, on_version=look, every=args.evaluate_every)
-    evaluate(net.to(device), test, device, f"the final model, version {report.version}")
+    dgs.init_server(args, net, on_version=look, every=args.evaluate_every)
     return net
 
 
@@ -92,31 +91,39 @@ def train(args: argparse.Namespace, device: torch.device) -> nn.Module:
     """Ranks 1 and up, or rank 0 alone in mode sgd: trains until the run is done."""
     net, data = make_net(args.model).to(device), load(args.data, train=True)
     with dgs.GradientSGD(net.parameters(), args.lr, net, args.momentum, args.weight_decay, args) as optimizer:
+        saved = Saved(args, net, optimizer)
         mine = batches(data, args.batch_size, optimizer.worker_index, optimizer.num_workers)
-        with tqdm(total=args.max_version, desc=f"rank {optimizer.rank}", mininterval=0.5) as bar:
-            while not optimizer.done:
-                images, labels = next(mine)
-                # The progress is the whole run's: a worker that joins late begins where the others are.
-                optimizer.param_groups[0]["lr"] = args.lr * (1 + math.cos(math.pi * optimizer.progress)) / 2
-                optimizer.zero_grad()
-                loss = cross_entropy(net(normalised(images, device)), labels.to(device))
-                loss.backward()
-                optimizer.step()
-                bar.update(optimizer.version - bar.n)
-                bar.set_postfix_str(f"loss {loss.item():.3f}{exchanged(net, optimizer)}", refresh=False)
+        while not optimizer.done:
+            images, labels = next(mine)
+            # The progress is the whole run's: a worker that joins late begins where the others are.
+            optimizer.param_groups[0]["lr"] = args.lr * (1 + math.cos(math.pi * optimizer.progress)) / 2
+            optimizer.zero_grad()
+            loss = cross_entropy(net(normalised(images, device)), labels.to(device))
+            loss.backward()
+            optimizer.step()
+            optimizer.observe(loss, samples=len(labels))  # for the server's progress bar and its records
+            saved.at(optimizer.version)
     return net
 
 
-def exchanged(net: nn.Module, optimizer: dgs.GradientSGD) -> str:
-    """What has gone each way, how many times less than the dense model that is, and how stale the last push was."""
-    traffic = optimizer.traffic
-    dense = 4 * sum(p.numel() for p in net.parameters()) * traffic.exchanges
-    if not dense:
-        return ""
-    up, down = (
-        f"{sent / 1e6:.1f} MB (1/{dense / sent:.0f})" for sent in (traffic.bytes_up, traffic.bytes_down)
-    )
-    return f", up {up}, down {down}, staleness {traffic.staleness}"
+class Saved:
+    """Mode sgd's file: loaded again, and written with every pass. In other modes the server does all that."""
+
+    def __init__(self, args: argparse.Namespace, net: nn.Module, optimizer: dgs.GradientSGD) -> None:
+        self._net, self._optimizer, self._every = net, optimizer, args.evaluate_every
+        alone = args.checkpoint_dir and optimizer.settings.local
+        self._file = Path(args.checkpoint_dir) / "sgd.safetensors" if alone else None
+        if self._file and args.checkpoint_resume and self._file.exists():
+            state = dgs.checkpoint.load(self._file)
+            net.load_state_dict(state["net"])
+            optimizer.load_state_dict(state["optimizer"])
+
+    def at(self, version: int) -> None:
+        """After a step."""
+        if self._file and (version % self._every == 0 or self._optimizer.done):
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            state = {"net": self._net.state_dict(), "optimizer": self._optimizer.state_dict()}
+            dgs.checkpoint.save(self._file, state)
 
 
 def options() -> argparse.ArgumentParser:
@@ -132,11 +139,7 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--weight-decay", type=float, default=5e-4)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--evaluate-every", type=int, help="versions; by default one pass over the images")
-    parser.add_argument("--checkpoint", type=Path, default=Path("out/cifar10.pt"), help="written by rank 0")
-    parser.add_argument("--sparsity", help="1 - density")
-    for setting in fields(dgs.Settings):  # mode, rank, world size, master, port, density, codec, ...
-        switch: dict[str, Any] = {"action": "store_true", "default": None} if setting.type == "bool" else {}
-        parser.add_argument(f"--{setting.name.replace('_', '-')}", help=setting.metadata["doc"], **switch)
+    add_settings(parser)
     return parser
 
 
@@ -147,14 +150,13 @@ def main() -> None:
     args.evaluate_every = args.evaluate_every or math.ceil(IMAGES / args.batch_size)
     settings = resolve(args)
     torch.manual_seed(args.seed + 1000 * (settings.rank or 0))
-    device, alone = dgs.device(args), settings.mode == "sgd"
-    net = train(args, device) if alone or settings.rank != 0 else serve(args, device)
-    if alone:
-        evaluate(net, load(args.data, train=False), device, "the final model")
-    if alone or settings.rank == 0:
-        args.checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(net.cpu().state_dict(), args.checkpoint)
-        tqdm.write(f"saved to {args.checkpoint}")
+    device = dgs.device(args)
+    if settings.rank and not settings.local:
+        train(args, device)
+        return
+    net = train(args, device) if settings.local else serve(args, device)
+    found = accuracy(net.to(device), load(args.data, train=False), device)
+    print(f"the final model: test accuracy {found:.2%}")
 
 
 if __name__ == "__main__":

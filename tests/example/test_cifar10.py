@@ -3,67 +3,91 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import cifar10 as example
 import cifar10_data
 import pytest
+import scripts
 import torch
+from safetensors.torch import load_file
+from scripts import Script, finish, kill
 from torch.nn.functional import pad
+from waiting import until
+
+import dgs
 
 SMALL = ("--model=small", "--max-version=24", "--batch-size=16", "--evaluate-every=10")
 
 
-def start(repository: Path, data: Path, *options: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, str(repository / "example" / "cifar10.py"), f"--data={data}", *options],
-        cwd=repository,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},  # else plain SGD takes all cores, which tests share
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+def start(repository: Path, data: Path, *options: object) -> Script:
+    return scripts.start(repository / "example" / "cifar10.py", f"--data={data}", *options)
 
 
-def finish(*processes: subprocess.Popen[str]) -> list[tuple[str, str]]:
-    try:
-        said = [p.communicate(timeout=240) for p in processes]
-    finally:
-        for p in processes:
-            p.kill()
-    assert [p.returncode for p in processes] == [0] * len(processes), said
-    return said
+def accuracy(said: str) -> float:
+    return float(said.partition("the final model: test accuracy ")[2].partition("%")[0])
 
 
-@pytest.mark.parametrize("mode", ["dgs", "asgd"])
+@pytest.mark.parametrize(
+    "mode", ["dgs", "asgd", *(pytest.param(m, marks=pytest.mark.slow) for m in ("gd", "dgc"))]
+)
 def test_a_server_and_two_workers(
     repository: Path, synthetic: Path, tmp_path: Path, port: int, mode: str
 ) -> None:
-    saved = tmp_path / "new" / "model.pt"
-    common = (*SMALL, f"--mode={mode}", f"--port={port}", "--world-size=3", f"--checkpoint={saved}", "--cuda")
-    ranks = (start(repository, synthetic, *common, f"--rank={rank}") for rank in range(3))
+    folder = tmp_path / "new" / "run"
+    common = (*SMALL, f"--mode={mode}", f"--port={port}", "--world-size=3", "--cuda")
+    ranks = (
+        start(repository, synthetic, *common, f"--checkpoint-dir={folder}", f"--rank={r}") for r in range(3)
+    )
     (server, log), *workers = finish(*ranks)
-    assert "version 10 of 24: test accuracy" in server or "version 20 of 24: test accuracy" in server
-    assert "the final model, version 24: test accuracy" in server
+    assert accuracy(server) >= 0
+    assert f"{mode} 24/24" in log and "test accuracy" in log and "up " in log and "samples/s" in log, log
     assert torch.cuda.is_available() or "no CUDA device" in log
-    assert any("staleness" in bar and "(1/" in bar for _, bar in workers)  # one may come when all is done
+    assert not any("samples/s" in said for _, said in workers)  # one progress for all
     net = example.make_net("small")
     before = {name: value.clone() for name, value in net.state_dict().items()}
-    net.load_state_dict(torch.load(saved))
+    net.load_state_dict(load_file(folder / "latest" / "model.safetensors"))
     assert not torch.equal(net.state_dict()["0.weight"], before["0.weight"])
     assert not torch.equal(net.state_dict()["1.running_mean"], before["1.running_mean"])
 
 
-def test_plain_sgd_learns_what_can_be_learned(repository: Path, synthetic: Path, tmp_path: Path) -> None:
-    saved = tmp_path / "model.pt"
-    options = ("--model=small", "--max-version=60", "--batch-size=32", "--mode=sgd", f"--checkpoint={saved}")
-    ((said, _),) = finish(start(repository, synthetic, *options))
-    accuracy = float(said.partition("test accuracy ")[2].partition("%")[0])
-    assert accuracy > 60, said
-    assert saved.exists()
+def test_killed_and_started_again_it_goes_on(
+    repository: Path, synthetic: Path, tmp_path: Path, port: int
+) -> None:
+    common = ("--model=small", "--batch-size=8", "--world-size=2", f"--port={port}", "--max-version=100000")
+    saving = (*common, f"--checkpoint-dir={tmp_path}", "--checkpoint-every=0.2", "--rank=0")
+    first = [start(repository, synthetic, *saving), start(repository, synthetic, *common, "--rank=1")]
+    try:
+        until(lambda: reached(tmp_path) > 5, "a checkpoint of a later version", 120)
+    finally:
+        kill(*first)
+    before = reached(tmp_path)
+    end = f"--max-version={before + 10}"
+    again = (
+        start(repository, synthetic, *saving, end, "--checkpoint-resume"),
+        start(repository, synthetic, *common, end, "--rank=1"),
+    )
+    (_, log), _ = finish(*again)
+    assert f"going on from {tmp_path}" in log and "worker 1 finished after 10 exchanges" in log, log
+    assert reached(tmp_path) == before + 10
+
+
+def reached(folder: Path) -> int:
+    """The version of the newest checkpoint, 0 before the first."""
+    return max((int(path.name.rpartition("-")[2]) for path in folder.glob("0*-version-*")), default=0)
+
+
+def test_plain_sgd_learns_what_can_be_learned_and_resumes(
+    repository: Path, synthetic: Path, tmp_path: Path
+) -> None:
+    options = ("--model=small", "--batch-size=32", "--mode=sgd", f"--checkpoint-dir={tmp_path}")
+    ((said, _),) = finish(start(repository, synthetic, *options, "--max-version=60"))
+    assert accuracy(said) > 60, said
+    ((again, log),) = finish(
+        start(repository, synthetic, *options, "--max-version=62", "--checkpoint-resume", "--no-progress")
+    )
+    assert accuracy(again) > 60 and "sgd" not in log, log
+    assert dgs.checkpoint.load(tmp_path / "sgd.safetensors")["optimizer"]["session"]["steps"] == 62
 
 
 def test_both_versions_of_the_data_read_alike(synthetic: Path, synthetic_python: Path) -> None:
@@ -136,19 +160,7 @@ def test_the_real_images_have_the_deviation_they_are_divided_by(cifar10: Path) -
 def test_two_workers_with_two_passes_each_reach_65_percent(
     repository: Path, cifar10: Path, tmp_path: Path, port: int
 ) -> None:
-    options = (
-        "--model=small",
-        "--epochs=4",
-        "--world-size=3",
-        f"--port={port}",
-        f"--checkpoint={tmp_path}/m.pt",
-    )
+    options = ("--model=small", "--epochs=4", "--world-size=3", f"--port={port}")
     processes = [start(repository, cifar10, *options, f"--rank={rank}") for rank in range(3)]
-    try:
-        said, _ = processes[0].communicate(timeout=1700)
-    finally:
-        for p in processes:
-            p.kill()
-            p.wait()
-    accuracy = float(said.rpartition("test accuracy ")[2].partition("%")[0])
-    assert accuracy >= 65, said
+    (said, _), *_ = finish(*processes, seconds=1700)
+    assert accuracy(said) >= 65, said

@@ -23,13 +23,19 @@ def start(example: Path, *options: object, **environment: str) -> Script:
     )
 
 
-def finish(*scripts: Script) -> list[tuple[str, str]]:
+def finish(*scripts: Script, seconds: float = 240) -> list[tuple[str, str]]:
     """Wait for all; return what each wrote to stdout and stderr. Fail if one fails; none outlives this."""
     try:
-        said = [script.communicate(timeout=240) for script in scripts]
+        said = [script.communicate(timeout=seconds) for script in scripts]
     finally:
-        for script in scripts:
-            script.kill()
-            script.wait()
+        kill(*scripts)
     assert [script.returncode for script in scripts] == [0] * len(scripts), said
     return said
+
+
+def kill(*scripts: Script) -> None:
+    """Kill those that still run, as kill -9 does."""
+    for script in scripts:
+        script.kill()
+    for script in scripts:
+        script.communicate()
