@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Mapping
 
@@ -22,7 +23,9 @@ def sensible_threads(
     """How many threads this process should use; None: leave torch's own number.
 
     `threads` if set, and whatever OMP_NUM_THREADS says; else, where all processes run on one machine (the master is
-    loopback, or LOCAL_WORLD_SIZE says how many), a worker's even share of the cores, and one for the server.
+    loopback, or LOCAL_WORLD_SIZE says how many), a worker's even share of the cores, and one for the server. A server
+    with a machine of its own has √cores: so many frames, too, are worked on at a time (dgs.server.desks), which is
+    between the least time for one worker and the most workers.
     """
     environ = os.environ if environ is None else environ
     if settings.threads is not None:
@@ -35,7 +38,7 @@ def sensible_threads(
     else:
         try:
             if not is_loopback(settings.master):
-                return None
+                return math.isqrt(cores) if server else None
         except ServerUnreachableError:
             return None
         processes = settings.world_size or 2

@@ -49,6 +49,11 @@ def test_with_a_master_elsewhere_only_the_launcher_knows_how_many_share_the_mach
     assert threads(8, server=False, master="192.0.2.1", environ={"LOCAL_WORLD_SIZE": "3"}) == 4
 
 
+@pytest.mark.parametrize(("cores", "each"), [(1, 1), (2, 1), (4, 2), (16, 4), (60, 7)])
+def test_a_server_with_a_machine_of_its_own_divides_it_among_frames_and_threads(cores: int, each: int) -> None:
+    assert threads(cores, server=True, master="192.0.2.1") == each
+
+
 def test_a_name_that_does_not_resolve_leaves_torchs_own_number() -> None:
     assert threads(8, server=False, master="no-such-host.invalid") is None
 

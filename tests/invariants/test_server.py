@@ -99,7 +99,7 @@ def test_a_whole_pull_comes_within_an_ulp_and_the_next_is_exact(seed: int, other
     state.push_dense(torch.cat([t.reshape(-1) for t in tensors(other).values()]))
     counts, theta, before = state.layout.counts(1.0), state.theta, mirror.weights.clone()
 
-    state.pull(mirror, counts, Codec.FLOAT32)
+    state.pull(mirror, counts, Codec.FLOAT32, state.room())
     error = (mirror.weights.double() - theta.double()).abs()
     larger = torch.maximum(theta.abs(), before.abs())
     assert bool((error <= torch.maximum(ulp(larger), torch.tensor(2.0**-126))).all())
@@ -107,7 +107,7 @@ def test_a_whole_pull_comes_within_an_ulp_and_the_next_is_exact(seed: int, other
     near &= (theta.double() - before.double()).abs() >= 2.0**-126
     assert bool((error[near] == 0).all()), "not exact where θ/2 <= b <= 2θ"
 
-    state.pull(mirror, counts, Codec.FLOAT32)
+    state.pull(mirror, counts, Codec.FLOAT32, state.room())
     left = (mirror.weights.double() - theta.double()).abs()
     assert bool((left < 2.0**-126).all()), "the second pull is not exact"
     assert bool((left[theta.abs() >= 2.0**-102] == 0).all())
@@ -122,7 +122,7 @@ def test_pulls_alone_bring_a_worker_to_the_server_whatever_the_codec(seed: int, 
     state.push_dense(torch.randn(state.layout.numel, generator=generator))
     start = distance = (state.theta - mirror.weights).abs()
     for _ in range(25):
-        state.pull(mirror, state.layout.counts(0.2), codec)
+        state.pull(mirror, state.layout.counts(0.2), codec, state.room())
         nearer = (state.theta - mirror.weights).abs()
         assert bool((nearer <= distance).all())
         distance = nearer
@@ -152,7 +152,7 @@ def test_a_log_of_pushes_and_pulls_replays_bit_for_bit(script: list[Any], codec:
             assert same_bits(again.mirror(again.snapshot()).weights, weights)
         else:
             number, counts, used, indices, values = details
-            _, selection = again.pull(again.mirrors[number], counts, used)
+            _, selection = again.pull(again.mirrors[number], counts, used, again.room())
             found = selection.compact()
             assert torch.equal(found[0], indices) and same_bits(found[1], values)
     assert same_bits(again.theta, theta)

@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from dgs.room import Room
 from dgs.server import ServerState
 from dgs.server.state import Mirror, Snapshot
 from dgs.transport import InProcessLink
@@ -43,8 +44,8 @@ class Recorded(ServerState):
         self.pushes[made] = kept
         return made
 
-    def pull(self, mirror: Mirror, counts: Tensor, codec: Codec) -> tuple[int, Selection]:
-        version, selection = super().pull(mirror, counts, codec)
+    def pull(self, mirror: Mirror, counts: Tensor, codec: Codec, room: Room) -> tuple[int, Selection]:
+        version, selection = super().pull(mirror, counts, codec, room)
         indices, values = selection.compact()
         self.pulls.append((id(mirror), version, counts, codec, indices.clone(), values.clone()))
         return version, selection
@@ -86,7 +87,7 @@ def test_a_log_replays_bitwise(serve: Callable[..., Run], codec: str) -> None:
         replayed.push_sparse(*log.pushes[version])
         for name, at, counts, kind, indices, values in log.pulls:
             if at == version:
-                _, selection = replayed.pull(mirrors[name], counts, kind)
+                _, selection = replayed.pull(mirrors[name], counts, kind, replayed.room())
                 again = selection.compact()
                 assert torch.equal(again[0], indices) and torch.equal(again[1], values)
         for _, snapshot, _ in log.mirrors:

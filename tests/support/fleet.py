@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from dgs import GradientSGD, config
 from dgs.methods import METHODS
+from dgs.room import Room
 from dgs.server import Report, Server, ServerState, layout_of, store_of
 from dgs.server.state import Mirror, Snapshot
 from dgs.transport import InProcessListener
@@ -81,8 +82,8 @@ class WatchedState(ServerState):
         self.log.append(("push", None, values.clone()))
         return super().push_dense(values)
 
-    def pull(self, mirror: Mirror, counts: Tensor, codec: Codec) -> tuple[int, Selection]:
-        version, selection = super().pull(mirror, counts, codec)
+    def pull(self, mirror: Mirror, counts: Tensor, codec: Codec, room: Room) -> tuple[int, Selection]:
+        version, selection = super().pull(mirror, counts, codec, room)
         number = next(i for i, known in enumerate(self.mirrors) if known is mirror)
         self.log.append(("pull", number, counts.clone(), codec, *filled(selection)))
         return version, selection

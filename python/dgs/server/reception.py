@@ -16,6 +16,7 @@ from ..protocol import Hello, Welcome
 from ..transport import Link
 from . import pauses
 from .budget import Budget
+from .desks import Desks
 from .join import check_hello
 from .roster import Roster
 from .session import Exchange, Session
@@ -33,6 +34,7 @@ class Reception:
         settings: the server's.
         dense: the kind of the server's method.
         observer: hears of joins, exchanges and leaves.
+        desks: how many frames are worked on at a time, each in a thread; 0: in the caller's, which must be one.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class Reception:
         settings: Settings,
         dense: bool,
         observer: Observer | None = None,
+        desks: int = 0,
     ) -> None:
         self.state, self.buffers, self.settings, self._dense = state, buffers, settings, dense
         self.roster = Roster(settings, dense)
@@ -51,6 +54,7 @@ class Reception:
             Budget(state.layout, settings.density_down),
             self.roster.active,
             timedelta(seconds=settings.exchange_timeout),
+            Desks(state, desks),
             observer=observer or Observer(),
         )
 
@@ -60,6 +64,10 @@ class Reception:
         session, welcome = self.roster.admit(link, hello, self._shared)
         self._shared.observer.joined(session.worker)
         return session, welcome
+
+    def close(self) -> None:
+        """Frees the desks' threads; nothing is answered any more."""
+        self._shared.desks.close()
 
     def state_dict(self, *, live: bool = True) -> dict[str, Any]:
         """θ at one version, every worker's mirror between two of its exchanges, and the buffers.

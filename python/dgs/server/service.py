@@ -17,6 +17,7 @@ from ..errors import DGSError, RefusedError, TransportError
 from ..observer import Observer
 from ..protocol import Welcome, refusal
 from ..transport import Link, Listener
+from .desks import for_cores
 from .join import hear_hello
 from .reception import Reception
 from .session import Session, WorkerRecord
@@ -51,8 +52,8 @@ class Report:
 class Server:
     """Serves `state` to the workers that come to `listener`.
 
-    `serve` runs in the caller's thread and owns all others: one per session, which is its join's first. Everything is
-    closed when it returns or raises.
+    `serve` runs in the caller's thread and owns all others: one per session, which is its join's first, and those of
+    the desks. Everything is closed when it returns or raises.
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class Server:
     ) -> None:
         self.state, self.buffers, self.settings = state, buffers, settings
         self._listener = listener
-        self._reception = Reception(state, buffers, settings, dense, observer)
+        self._reception = Reception(state, buffers, settings, dense, observer, for_cores())
         self._roster = self._reception.roster
         self._threads: list[threading.Thread] = []
         self._told = stop or threading.Event()
@@ -174,3 +175,4 @@ class Server:
             link.interrupt()
         for thread in self._threads:
             thread.join(timeout=_JOIN_TIMEOUT.total_seconds())
+        self._reception.close()

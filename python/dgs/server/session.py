@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dgs_ext.ops import Selection
 from dgs_ext.wire import Codec, Decoded, Header, Kind
 
 from .. import protocol
@@ -24,6 +25,7 @@ from ..observer import Exchanged, Observer, heard
 from ..transport import Link
 from ..weights import digest
 from .budget import Budget
+from .desks import Desk, Desks
 from .lock import SharedLock
 from .pauses import Paused
 from .state import Mirror, ServerState
@@ -67,12 +69,16 @@ class Exchange:
     budget: Budget
     active: Callable[[], int]
     timeout: timedelta
+    desks: Desks
     gate: SharedLock = field(default_factory=SharedLock)
     observer: Observer = field(default_factory=Observer)
 
 
 class Session:
-    """Owns its link, its worker's mirror and its buffers; `run` or `handle` is called from one thread."""
+    """Owns its link, its worker's mirror and the answers it sends; `run` or `handle` is called from one thread.
+
+    That thread receives and sends. What lies between, from unpacking to packing, is done at a desk.
+    """
 
     def __init__(self, link: Link, worker: WorkerRecord, shared: Exchange) -> None:
         self.link, self.worker = link, worker
@@ -98,25 +104,41 @@ class Session:
     def handle(self, frame: Tensor) -> tuple[str, str] | None:
         """Does what one frame asks and sends the answer, if it has one; of a goodbye returns what `run` returns."""
         began, exchanges, sent = time.perf_counter(), self.worker.exchanges, self.worker.bytes_down
-        decoded = self._packer.decode(frame)
         self.worker.bytes_up += frame.numel()
-        kind = decoded.header.kind
-        if kind == Kind.GOODBYE:
-            return self._goodbye(decoded)
-        handler = {Kind.PUSH: self._push, Kind.REQUEST: self._request, Kind.BUFFERS: self._buffers}.get(kind)
-        if handler is None:
-            raise ProtocolError(f"a worker may not send a {kind.name} frame")
+        answers, told = self._shared.desks.run(lambda desk: self._answer(frame, desk))
         try:
-            handler(decoded)
-        except RefusedError as error:
-            log.warning("worker %d: refused (%s): %s", self.worker.rank, error.code, error)
-            meta = protocol.meta(**protocol.refusal(error.code, str(error)))
-            self._reply(Kind.ERROR, decoded.header, meta)
+            for answer in answers:
+                self._send(answer)
+        except TransportError as error:
+            if told is None:
+                raise
+            log.debug("worker %d did not wait for the echo of its goodbye: %s", self.worker.rank, error)
         if self.worker.exchanges > exchanges:
             seconds, down = time.perf_counter() - began, self.worker.bytes_down - sent
             made = Exchanged(self._held, self.worker.staleness, frame.numel(), down, seconds)
             self._shared.observer.exchanged(self.worker, made)
-        return None
+        return told
+
+    def _answer(self, frame: Tensor, desk: Desk) -> tuple[list[Tensor], tuple[str, str] | None]:
+        """Does what one frame asks; returns the frames to be sent, and of a goodbye what it told."""
+        decoded = desk.packer.decode(frame)
+        header = decoded.header
+        if header.kind == Kind.GOODBYE:
+            return [self._reply(Kind.GOODBYE, header, b"")], self._goodbye(decoded)
+        try:
+            if header.kind == Kind.PUSH:
+                with self._shared.gate.shared():
+                    return [self._exchange(decoded, desk)], None
+            if header.kind == Kind.REQUEST:
+                return self._request(decoded), None
+        except RefusedError as error:
+            log.warning("worker %d: refused (%s): %s", self.worker.rank, error.code, error)
+            meta = protocol.meta(**protocol.refusal(error.code, str(error)))
+            return [self._reply(Kind.ERROR, header, meta)], None
+        if header.kind != Kind.BUFFERS:
+            raise ProtocolError(f"a worker may not send a {header.kind.name} frame")
+        self._buffers(decoded)
+        return [], None
 
     def resume(self, paused: Paused) -> None:
         """Goes on where the worker paused; before the first frame."""
@@ -135,18 +157,13 @@ class Session:
             return None
         return Paused(self.worker.rank, self.worker.applied, self._held, hash_, weights)
 
-    def _push(self, decoded: Decoded) -> None:
-        with self._shared.gate.shared():
-            answer = self._exchange(decoded)
-        self._send(answer)
-
-    def _exchange(self, decoded: Decoded) -> Tensor:
+    def _exchange(self, decoded: Decoded, desk: Desk) -> Tensor:
         """Applies a push, and makes the frame that answers it."""
         meta = protocol.parse_meta(decoded.meta)
         density, told = self._check_push(decoded, meta), heard(meta.get("told"))
-        values = self._packer.values(decoded)
+        values = desk.packer.values(decoded)
         if decoded.form == "sparse":
-            made = self._state.push_sparse(*self._packer.entries(decoded))
+            made = self._state.push_sparse(*desk.packer.entries(decoded))
         else:
             made = self._state.push_dense(values)
         if made is not None:
@@ -164,7 +181,9 @@ class Session:
             answer["tell"] = True
         if self.worker.dense:
             return self._model(decoded.header, answer)
-        return self._difference(decoded.header, answer, density, values)
+        version, selection = self._difference(density, values, desk)
+        header = self._header(Kind.PULL, decoded.header, self.worker.codec_down, version)
+        return self._packer.sparse(header, protocol.meta(**answer), selection)
 
     def _check_push(self, decoded: Decoded, meta: dict[str, Any]) -> float:
         """Everything that can be wrong with a push, before it is applied; returns the worker's density."""
@@ -195,21 +214,21 @@ class Session:
                 "drift", f"the weights of {segment.name} are not those that this worker was sent"
             )
 
-    def _difference(self, header: Header, answer: dict[str, Any], density: float, pushed: Tensor) -> Tensor:
+    def _difference(self, density: float, pushed: Tensor, desk: Desk) -> tuple[int, Selection]:
+        """What the worker is sent of what it has not seen, and the version that it is then at."""
         worker, mirror = self.worker, self._mirror
         assert mirror is not None
         counts = self._shared.budget.counts(
             max(1, self._shared.active()), density, worker.codec_up, worker.codec_down
         )
         try:
-            version, selection = self._state.pull(mirror, counts, worker.codec_down)
+            version, selection = self._state.pull(mirror, counts, worker.codec_down, desk.room)
         except DivergedError as error:
             # The push is applied, so it cannot be refused: the worker is to join again, with a snapshot.
             raise ProtocolError(str(error)) from None
         self._held = version
         self._watch(mirror, pushed)
-        header = self._header(Kind.PULL, header, worker.codec_down, version)
-        return self._packer.sparse(header, protocol.meta(**answer), selection)
+        return version, selection
 
     def _model(self, header: Header, answer: dict[str, Any]) -> Tensor:
         snapshot = self._state.snapshot()
@@ -217,7 +236,7 @@ class Session:
         header = self._header(Kind.PULL, header, Codec.FLOAT32, snapshot.version)
         return self._packer.dense(header, protocol.meta(**answer), snapshot.theta)
 
-    def _request(self, decoded: Decoded) -> None:
+    def _request(self, decoded: Decoded) -> list[Tensor]:
         """A snapshot and the buffers; as the worker's new weights ("mirror") or only to look at."""
         meta = protocol.parse_meta(decoded.meta)
         snapshot = self._state.snapshot()
@@ -226,13 +245,13 @@ class Session:
             self._mirror = None if self.worker.dense else self._state.mirror(snapshot)
         answer = protocol.meta(active=self._shared.active(), applied=self.worker.applied)
         header = self._header(Kind.SNAPSHOT, decoded.header, Codec.FLOAT32, snapshot.version)
-        packer = Packer(self._state.layout)  # of its own: a dense model's room is not kept for sparse replies
-        self._send(packer.dense(header, answer, snapshot.theta))
+        # In room of its own: that of a dense model is not kept for sparse replies.
+        model = Packer(self._state.layout).dense(header, answer, snapshot.theta)
         header = self._header(Kind.BUFFERS, decoded.header, Codec.BYTES, snapshot.version)
         packed = self._shared.buffers.packed()
         if meta.get("mirror"):
             packed = torch.cat([packed, self._shared.buffers.frozen])
-        self._send(packer.opaque(header, b"", packed))
+        return [model, self._packer.opaque(header, b"", packed)]
 
     def _buffers(self, decoded: Decoded) -> None:
         if decoded.body is None:
@@ -244,10 +263,6 @@ class Session:
         told = heard(meta.get("told"))
         if told is not None:
             self._shared.observer.told(self.worker, told)
-        try:
-            self._reply(Kind.GOODBYE, decoded.header, b"")
-        except TransportError as error:
-            log.debug("worker %d did not wait for the echo of its goodbye: %s", self.worker.rank, error)
         told = meta.get("outcome")
         outcome = told if told in ("failed", "left", "paused") else "finished"
         if isinstance(meta.get("digest"), str):
@@ -283,9 +298,9 @@ class Session:
             done=self._state.done,
         )
 
-    def _reply(self, kind: Kind, request: Header, meta: bytes) -> None:
+    def _reply(self, kind: Kind, request: Header, meta: bytes) -> Tensor:
         header = self._header(kind, request, Codec.BYTES, self._state.version)
-        self._send(self._packer.opaque(header, meta))
+        return self._packer.opaque(header, meta)
 
     def _send(self, frame: Tensor) -> None:
         self.worker.bytes_down += frame.numel()

@@ -22,10 +22,9 @@ from .lock import SharedLock
 
 @dataclass
 class Mirror:
-    """Bitwise the weights that one worker holds, and the scratch of its pulls. One session's thread uses it."""
+    """Bitwise the weights that one worker holds. One thread uses it at a time."""
 
     weights: Tensor  # [N]
-    room: Room
     pulls: int = 0
     looks: list[float] = field(default_factory=list)  # ‖θ - b‖ / ‖push‖ at the last looks
 
@@ -120,9 +119,9 @@ class ServerState:
             self._advanced.wait_for(lambda: self._version > version, timeout)
         return self._version
 
-    def pull(self, mirror: Mirror, counts: Tensor, codec: Codec) -> tuple[int, Selection]:
-        """The largest part of θ - mirror, quantised and added to the mirror; valid until its next pull."""
-        selection, sampled = mirror.room.of(counts), mirror.room.sampled
+    def pull(self, mirror: Mirror, counts: Tensor, codec: Codec, room: Room) -> tuple[int, Selection]:
+        """The largest part of θ - mirror, quantised and added to the mirror; it lies in `room`."""
+        selection, sampled = room.of(counts), room.sampled
         offsets = self.layout.offsets
         with self._lock.shared():
             version = self._version
@@ -139,8 +138,10 @@ class ServerState:
 
     def snapshot(self) -> Snapshot:
         """A copy of θ at one version."""
+        theta = torch.zeros(self._theta.shape)  # written once, so that no push waits for fresh pages
         with self._lock.shared():
-            return Snapshot(self._version, self._theta.to("cpu", copy=True))
+            theta.copy_(self._theta)
+            return Snapshot(self._version, theta)
 
     def load(self, snapshot: Snapshot) -> None:
         """Goes on from a saved θ and its version."""
@@ -154,8 +155,11 @@ class ServerState:
 
     def mirror_of(self, weights: Tensor) -> Mirror:
         """The mirror of a worker that holds `weights`, float32 [N]."""
-        room = Room(self.layout.offsets.diff(), self.device, sampled=self.sampled)
-        return Mirror(weights.to(self.device, copy=True), room)
+        return Mirror(weights.to(self.device, copy=True))
+
+    def room(self) -> Room:
+        """Scratch for pulls, one at a time."""
+        return Room(self.layout.offsets.diff(), self.device, sampled=self.sampled)
 
     def behind(self, mirror: Mirror) -> float:
         """‖θ - b‖, what a worker has not yet seen."""

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where a server works on frames: at a few desks, so that many sessions put no more kernels to work than cores."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import torch
+
+from ..frames import Packer
+from .state import ServerState
+
+T = TypeVar("T")
+
+
+class Desk:
+    """Scratch for one frame at a time, and for the frames of any session; what it holds lasts until the next.
+
+    Args:
+        state: of the server.
+    """
+
+    def __init__(self, state: ServerState) -> None:
+        self.packer = Packer(state.layout)  # what came, unpacked
+        self.room = state.room()  # what a pull selects
+
+
+class Desks:
+    """At most `count` desks, each with a thread that stays; with 0, one, at which the caller works.
+
+    A frame that waits for a desk waits in its session's own buffer, and its session receives no other meanwhile: what
+    comes faster than it is worked on stays with the workers.
+
+    Args:
+        state: of the server.
+        count: how many at most; 0 is for callers that come one at a time.
+    """
+
+    def __init__(self, state: ServerState, count: int) -> None:
+        self._state, self._mine = state, threading.local()
+        self._pool = ThreadPoolExecutor(count, "dgs-desk") if count else None
+
+    def run(self, work: Callable[[Desk], T]) -> T:
+        """What `work` returns or raises at a desk; waits for a free one, first come first served."""
+        if self._pool is None:
+            return work(self._desk())
+        return self._pool.submit(lambda: work(self._desk())).result()
+
+    def _desk(self) -> Desk:
+        desk: Desk | None = getattr(self._mine, "desk", None)
+        if desk is None:
+            desk = self._mine.desk = Desk(self._state)
+        return desk
+
+    def close(self) -> None:
+        """Ends the threads, once their work is done."""
+        if self._pool is not None:
+            self._pool.shutdown()
+
+
+def for_cores() -> int:
+    """How many desks keep all cores busy and no more, each with torch's number of threads."""
+    return max(1, len(os.sched_getaffinity(0)) // torch.get_num_threads())

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Frames are worked on at a few desks, whoever their sessions are."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+
+from dgs.layout import Layout
+from dgs.server import ServerState
+from dgs.server.desks import Desk, Desks
+
+if TYPE_CHECKING:
+    from conftest import Run
+
+
+def _state() -> ServerState:
+    return ServerState(Layout([("w", (10,))]), torch.zeros(10), device=torch.device("cpu"))
+
+
+def test_no_more_work_is_under_way_than_there_are_desks() -> None:
+    desks, inside, most, both = Desks(_state(), 2), [0], [0], threading.Barrier(2, timeout=30)
+    count = threading.Lock()
+
+    def work(desk: Desk) -> Desk:
+        with count:
+            inside[0] += 1
+            most[0] = max(most[0], inside[0])
+        both.wait()  # passed by two at a time: so many do work at once, and none is alone
+        with count:
+            inside[0] -= 1
+        return desk
+
+    with ThreadPoolExecutor(8) as sessions:
+        used = list(sessions.map(lambda _: desks.run(work), range(16)))
+    desks.close()
+    assert most == [2] and len(set(used)) == 2
+
+
+def test_what_goes_wrong_at_a_desk_is_the_sessions_and_the_desk_goes_on() -> None:
+    desks = Desks(_state(), 1)
+
+    def fail(desk: Desk) -> None:
+        raise ValueError("one")
+
+    for _ in range(3):
+        with pytest.raises(ValueError, match="one"):
+            desks.run(fail)
+    assert desks.run(lambda desk: desk.room.sampled) is False
+    desks.close()
+
+
+def test_without_threads_the_caller_works_at_the_one_desk() -> None:
+    desks = Desks(_state(), 0)
+    here = [desks.run(lambda desk: (desk, threading.get_ident())) for _ in range(2)]
+    assert here[0] == here[1] and here[0][1] == threading.get_ident()
+    desks.close()
+
+
+def test_many_sessions_keep_little_more_than_their_mirrors(
+    serve: Callable[..., Run], random: torch.Generator
+) -> None:
+    """What a pull selects and what a push is unpacked into lie at the desks."""
+    run = serve(world_size=None)
+    puppets = [run.puppet(None).join() for _ in range(12)]
+    for puppet in puppets:
+        puppet.push_some(random)
+    sessions = run.server._roster.sessions()
+    assert len(sessions) == 12
+    for session in sessions:
+        assert session._packer._values.numel() == session._packer._indices.numel() == 0
+        assert session._mirror is not None and session._mirror.weights.numel() == run.layout.numel
+    names = [t.name for t in threading.enumerate() if t.name.startswith("dgs-desk")]
+    assert 1 <= len(names) <= torch.get_num_threads() * 64
+    run.end()
+    assert not [t for t in threading.enumerate() if t.name.startswith("dgs-desk") and t.name in names]
