@@ -1,103 +1,164 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whole exchanges against a server, in one process: in-process queues and gloo over loopback, against dense ASGD.
+"""The server's exchange, stage by stage, and what it costs, against plain torch; and the transport against raw gloo.
 
-python benchmarks/server.py [--workers 1 4] [--steps 20]
+    python benchmarks/server.py                                  # ResNet-18; 1, 4, 16, 32 worker processes; minutes
+    python benchmarks/server.py --workers 1 4 --parts exchange   # some
+    python benchmarks/server.py --smoke                          # seconds
+
+exchange: a server in this process and workers in theirs, over gloo on loopback, that only exchange. Every push
+carries a digest of a part of its worker's weights, which the server compares with its mirror, and in the end all are
+compared whole. The stages follow one another without a gap, from the worker's first byte to its answer. `plain` is the
+same server with index, subtract, topk for each tensor and scatter in plain torch.
+pull: from the lock to the encoded frame, against the memory floor (floors.py) and plain torch.
+transport: frames over a link against raw gloo, on the same connection. Contestants take turns; times are medians.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import logging
-import threading
-import time
-from datetime import timedelta
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
+import models
+import pull_path
 import torch
+import transport
+from exchange_processes import Job, Outcome, run
+from exchange_stages import STAGES
 from harness import table
-from models import resnet18_shapes
-from torch import nn
+from report import machine
+from server_plot import draw
 
-import dgs
-from dgs.transport import GlooListener, InProcessListener, Link, Listener, dial
-
-
-def model() -> nn.Module:
-    """ResNet-18's tensors without its arithmetic."""
-    net = nn.Module()
-    for i, shape in enumerate(resnet18_shapes()):
-        net.register_parameter(f"p{i}", nn.Parameter(torch.zeros(shape)))
-    return net
+PARTS = ("exchange", "pull", "transport")
+PLAIN_UP_TO = 4  # workers; more in plain torch take minutes and show the same
 
 
-def worker(
-    rank: int, mode: str, steps: int, connect: object, times: list[float], traffic: list[dgs.Traffic]
-) -> None:
-    """Steps on random gradients, timing each."""
-    net = model()
-    generator = torch.Generator().manual_seed(rank)
-    with dgs.GradientSGD(
-        net.parameters(), lr=0.01, model=net, momentum=0.0, mode=mode, rank=rank, dial=connect
-    ) as optimizer:
-        for p in net.parameters():
-            p.grad = torch.randn(p.shape, generator=generator)
-        optimizer.step()
-        for _ in range(steps):
-            began = time.perf_counter()
-            optimizer.step()
-            times.append(time.perf_counter() - began)
-        traffic.append(optimizer.traffic)
+def exchanges(args: argparse.Namespace) -> list[Outcome]:
+    """This library and plain torch in turn, for each number of workers."""
+    done = []
+    for workers in args.workers:
+        job = Job(
+            args.model, workers, max(args.exchanges // workers, 4), args.density, args.codec, args.threads
+        )
+        done.append(run(job))
+        if workers <= PLAIN_UP_TO and args.codec == "float32":
+            done.append(run(Job(**asdict(job) | {"plain": True, "exchanges": max(job.exchanges // 4, 4)})))
+    return done
 
 
-def run(transport: str, mode: str, workers: int, steps: int) -> tuple[object, ...]:
-    """One server and its workers; every worker's weights end as the server's mirror, which each digest checks."""
-    listener: Listener = InProcessListener() if transport == "in-process" else GlooListener("127.0.0.1", 0)
+def record(outcome: Outcome, numel: int) -> dict[str, Any]:
+    """A run's figures; memory in units of (workers + 1) × 4 bytes per parameter, θ being one of them."""
+    job = outcome.job
+    copies = 4 * numel
+    return asdict(job) | {
+        "milliseconds": dict(zip(STAGES, outcome.medians, strict=True)),
+        "latency ms": outcome.latency,
+        "exchanges/s": outcome.exchanges / outcome.seconds,
+        "server CPU ms": 1e3 * outcome.cpu / outcome.exchanges,
+        "MB up": outcome.bytes_up / 1e6,
+        "MB down": outcome.bytes_down / 1e6,
+        "memory": (outcome.memory + copies) / (copies * (job.workers + 1)),
+        "threads": outcome.threads,
+    }
 
-    def connect(timeout: timedelta) -> Link:
-        if isinstance(listener, InProcessListener):
-            return listener.dial()
-        assert isinstance(listener, GlooListener)
-        return dial("127.0.0.1", listener.port, timeout)
 
-    times: list[float] = []
-    traffic: list[dgs.Traffic] = []
-    threads = [
-        threading.Thread(target=worker, args=(rank, mode, steps, connect, times, traffic))
-        for rank in range(1, workers + 1)
+def show_exchanges(rows: Sequence[dict[str, Any]], numel: int) -> None:
+    """The table of the exchanges."""
+    columns = ("exchange", *STAGES, "whole ms", "per s", "CPU ms", "MB up", "MB down", "memory")
+    cells = [
+        (
+            f"{'plain torch' if r['plain'] else 'dgs'} × {r['workers']}",
+            *r["milliseconds"].values(),
+            *(
+                r[name]
+                for name in ("latency ms", "exchanges/s", "server CPU ms", "MB up", "MB down", "memory")
+            ),
+        )
+        for r in rows
     ]
-    for thread in threads:
-        thread.start()
-    began = time.perf_counter()
-    report = dgs.init_server(None, model(), listener=listener, mode=mode, world_size=workers + 1)
-    seconds = time.perf_counter() - began
-    for thread in threads:
-        thread.join()
-    if report.version != workers * (steps + 1):
-        raise SystemExit(f"{report.version} pushes were applied, not {workers * (steps + 1)}")
-    exchanges = sum(t.exchanges for t in traffic)
-    up, down = (
-        sum(getattr(t, name) for t in traffic) / exchanges / 1e6 for name in ("bytes_up", "bytes_down")
+    title = f"{rows[0]['model']}, {numel:,} parameters, {100 * rows[0]['density']:g} % up; medians in milliseconds"
+    print(table(f"\n{title}; memory in units of (workers + 1) × 4 bytes a parameter", columns, cells))
+
+
+def show_pulls(rows: Sequence[pull_path.PullPath]) -> None:
+    """The table of the pull's path, and what is asked of it."""
+    columns = ("threads", "pull ms", "with frame", "floor ms", "× floor", "topk ms", "× faster")
+    cells = [
+        (r.threads, r.pull_ms, r.with_frame_ms, r.floor_ms, r.times_floor, r.plain_ms, r.faster) for r in rows
+    ]
+    print(table("\nA pull at 1 %, from the lock to the encoded frame", columns, cells))
+    for r in [r for r in rows if r.model == "resnet18"]:
+        met = "met" if r.times_floor <= 1.5 and r.faster >= 50 else "NOT met"
+        print(f"  asked: <= 1.5 × the floor and >= 50 × faster, {r.threads} threads: {met}")
+
+
+def show_transport(rows: Sequence[transport.Row]) -> None:
+    """The table of the transport, and what is asked of it."""
+    cells = [(f"{r.size:,}", r.raw_ms, r.link_ms, r.size / r.link_ms / 1e3, r.share) for r in rows]
+    print(
+        table(
+            "\nA frame over gloo (the first: half a round trip)",
+            ("bytes", "raw ms", "link ms", "MB/s", "share"),
+            cells,
+        )
     )
-    step = 1e3 * torch.tensor(times).median().item()
-    waiting = 1e3 * sum(t.waiting for t in traffic) / exchanges
-    return f"{transport} {mode} × {workers}", step, waiting, exchanges / seconds, up, down
+    large = [r.share for r in rows if r.size >= 256 * transport.KIB]
+    if large:
+        met = "met" if min(large) >= 0.7 else "NOT met"
+        print(f"  asked: >= 0.7 of raw gloo from 256 KiB on: {met}, the least {min(large):.2f}")
+    added = rows[0].link_ms - rows[0].raw_ms
+    print(f"  asked: <= 0.3 ms added to a small one: {'met' if added <= 0.3 else 'NOT met'}, {added:.3f} ms")
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--model", choices=models.SHAPES, default="resnet18")
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 4, 16, 32])
+    parser.add_argument("--exchanges", type=int, default=320, help="of all workers together, in each run")
+    parser.add_argument("--density", type=float, default=0.01)
+    parser.add_argument("--codec", default="float32")
+    parser.add_argument("--threads", type=int, default=1, help="torch's, at each of the server's desks")
+    parser.add_argument("--repeats", type=int, default=15, help="rounds of pull and transport")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--out", type=Path, default=Path("out/server"), help="folder for JSON and plot")
+    parser.add_argument("--smoke", action="store_true", help="a tiny model, a moment of each part")
+    args = parser.parse_args(arguments)
+    if args.smoke:
+        args.model, args.workers, args.exchanges, args.repeats = "tiny", [2], 8, 1
+    return args
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--workers", type=int, nargs="+", default=[1, 4])
-    parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--threads", type=int, default=1)
-    args = parser.parse_args()
+    args = parse()
     logging.basicConfig(level=logging.ERROR)
-    torch.set_num_threads(args.threads)
-    rows = [
-        run(transport, mode, workers, args.steps)
-        for workers in args.workers
-        for transport in ("in-process", "gloo")
-        for mode in ("dgs", "asgd")
-    ]
-    columns = ("exchange", "step ms", "waiting ms", "exchanges/s", "MB up", "MB down")
-    print(table("ResNet-18's 11.17 M parameters, gradients at hand, workers as threads", columns, rows))
+    numel, cores = models.layout(args.model).numel, len(os.sched_getaffinity(0))
+    whole: dict[str, Any] = {"machine": machine(torch.device("cpu"))}
+    print(
+        f"{whole['machine']['cpu']}, {cores} cores, torch {torch.__version__}, load {os.getloadavg()[0]:.2f}"
+    )
+    if "transport" in args.parts:
+        sizes = transport.SIZES[:3] if args.smoke else transport.SIZES
+        rows = transport.measure(sizes, args.repeats)
+        show_transport(rows)
+        whole["transport"] = [asdict(r) for r in rows]
+    if "pull" in args.parts:
+        pulls = [pull_path.measure(args.model, n, args.repeats) for n in sorted({1, cores})]
+        show_pulls(pulls)
+        whole["pull"] = [asdict(r) for r in pulls]
+    if "exchange" in args.parts:
+        whole["exchange"] = [record(outcome, numel) for outcome in exchanges(args)]
+        show_exchanges(whole["exchange"], numel)
+    whole["machine"]["load at the end"] = os.getloadavg()[0]
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / "server.json").write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+    if "exchange" in whole:
+        draw(whole["exchange"], whole["machine"], args.out / "server.png")
+    print(f"\n{args.out / 'server.json'}")
 
 
 if __name__ == "__main__":
