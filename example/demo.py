@@ -21,6 +21,8 @@ from demo_report import Run, draw, plural, table
 
 MODES = ("dgs", "gd", "dgc", "asgd", "sgd")
 WITHOUT_MOMENTUM = ("gd", "asgd")
+CODECS = ("float32", "float16", "bfloat16", "int8", "level4", "level3", "level2", "sign")
+FOR_DENSE = CODECS[:3]  # asgd keeps no rest of what the others round off
 TRAINING_IMAGES = 1437
 NOTE = """\
 Accuracy is that of the server's model on the 360 test images; compression is against the {dense:,} bytes
@@ -38,7 +40,7 @@ def options() -> argparse.ArgumentParser:
         "--density", type=float, default=0.01, help="of a push; 0.01: 1 %% of each large tensor"
     )
     parser.add_argument("--density-down", type=float, help="of what comes back; by default that of a push")
-    parser.add_argument("--codec", choices=("float32", "float16", "bfloat16"), default="float32")
+    parser.add_argument("--codec", choices=CODECS, default="float32")
     parser.add_argument(
         "--epochs", type=float, default=20, help="passes over the images, of all workers together"
     )
@@ -58,6 +60,10 @@ def steps(args: argparse.Namespace) -> int:
     return max(1, round(passes * TRAINING_IMAGES / int(args.batch_size)))
 
 
+def codec_of(mode: str, args: argparse.Namespace) -> str:
+    return "float32" if mode == "asgd" and args.codec not in FOR_DENSE else args.codec
+
+
 def commands(mode: str, args: argparse.Namespace) -> dict[str, list[str]]:
     """A command line for each process of a run."""
     workers = 0 if mode == "sgd" else args.workers
@@ -69,7 +75,7 @@ def commands(mode: str, args: argparse.Namespace) -> dict[str, list[str]]:
         "port": free_port(),
         "density": args.density,
         "density-down": args.density_down or args.density,
-        "codec": args.codec,
+        "codec": codec_of(mode, args),
         "lr": lr,
         "momentum": 0.0 if mode in WITHOUT_MOMENTUM else args.momentum,
         "batch-size": args.batch_size,
@@ -87,7 +93,7 @@ def describe(mode: str, args: argparse.Namespace) -> str:
         return "sgd: one process, for comparison"
     down = args.density_down or args.density
     density = "dense" if mode == "asgd" else f"{100 * args.density:g} % up, {100 * down:g} % down"
-    return f"{mode}: a server and {plural(args.workers)}, {density}, {args.codec}"
+    return f"{mode}: a server and {plural(args.workers)}, {density}, {codec_of(mode, args)}"
 
 
 def train(mode: str, args: argparse.Namespace) -> Run:

@@ -9,11 +9,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from demo import CODECS, commands, options
 from demo_board import Board
 from demo_processes import ChildError, Event, run
 from demo_report import Run, table
 
+from dgs import config
+
 HELLO = "import json; print(json.dumps({'kind': 'x', 'number': %d}), flush=True)"
+
+
+def test_every_codec_can_be_chosen_and_dense_pushes_take_one_that_they_may() -> None:
+    assert set(CODECS) == set(config.CODECS)
+    for codec in CODECS:
+        args = options().parse_args([f"--codec={codec}"])
+        for mode in ("dgs", "asgd", "sgd"):
+            (given,) = (a for a in next(iter(commands(mode, args).values())) if a.startswith("--codec="))
+            config.resolve(None, {}, mode=mode, codec=given.partition("=")[2])
+            assert given == f"--codec={codec}" or mode == "asgd"
 
 
 def python(code: str) -> list[str]:
