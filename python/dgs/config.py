@@ -41,14 +41,19 @@ class Settings:
     )
     token: str | None = _setting(None, "a secret that both ends must hold")
     density: float = _setting(0.01, "fraction of each tensor that a push sends, in (0, 1]")
-    density_down: float | None = _setting(None, "the same for a pull; None: density × active workers")
+    density_down: float | None = _setting(None, "the same for a pull; None: what changed since the last one")
+    budget_down: float = _setting(
+        4.0, "a pull's bytes at most, in those of a push, where density_down is None"
+    )
     selection: str = _setting(
         "exact", "of pushes, the server's of pulls: exact, or sampled: the counts float"
     )
     codec: str = _setting(
         "float32", "values on the wire: float32, float16, bfloat16, int8, level4, level3, level2 or sign"
     )
-    codec_down: str | None = _setting(None, "the same for a pull; None: the worker's own codec")
+    codec_down: str | None = _setting(
+        None, "the same for a pull; None: the worker's, or where that is too wide for the budget, fewer bits"
+    )
     dense_below: int = _setting(1024, "tensors of fewer elements are sent whole")
     compress_all: bool = _setting(False, "send no tensor whole")
     clip: float | None = _setting(None, "dgc: clip the gradient's global norm to clip/√workers")
@@ -105,6 +110,11 @@ class Settings:
     def codec_up(self) -> Codec:
         return CODECS[self.codec]
 
+    @property
+    def codec_pulls(self) -> Codec | None:
+        """The codec of all pulls, or None where the server chooses it for each."""
+        return None if self.codec_down is None else CODECS[self.codec_down]
+
 
 def _check(s: Settings) -> None:
     _one_of("mode", s.mode, MODES)
@@ -115,6 +125,11 @@ def _check(s: Settings) -> None:
         raise ConfigError(
             f"codec {s.codec} loses too much of a dense push, of which mode {s.mode} keeps no rest: use float32, "
             "float16 or bfloat16"
+        )
+    if s.codec_down == "sign":
+        raise ConfigError(
+            "codec_down sign was seen to wreck training: where a few of the differences are much larger than the "
+            "mean of their block, they take tens of pulls to come (docs/codecs.md); use level3, level2 or int8"
         )
     _one_of("buffers", s.buffers, ("mean", "first", "none"))
     _one_of("on_drift", s.on_drift, ("raise", "snapshot"))
@@ -148,7 +163,7 @@ _LONG = 1e9  # seconds, which every timer takes
 _RANGES: Mapping[str, tuple[float, float]] = {
     "rank": (0, 65535), "world_size": (1, 65536), "port": (0, 65535), "dense_below": (0, _MANY),
     "clip": (1e-30, 1e30), "clip_workers": (1, 65535), "buffers_every": (1, _MANY), "max_version": (1, _MANY),
-    "exchange_every": (1, _MANY),
+    "exchange_every": (1, _MANY), "budget_down": (1, 1e6),
     "connect_timeout": (0, _LONG), "exchange_timeout": (1e-3, _LONG), "rejoin_timeout": (0, _LONG),
     "heartbeat": (1e-3, _LONG), "heartbeat_timeout": (1e-3, _LONG), "grace": (0, _LONG),
     "join_timeout": (0, _LONG), "max_workers": (1, 65535), "threads": (1, 65535),

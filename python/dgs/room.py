@@ -44,6 +44,8 @@ class Room:
     def of(self, counts: Tensor) -> Selection:
         """A selection with slots for `counts`; what it held is lost."""
         if self._selection is None or not self._fits(counts):
+            if self._counts is not None and not self.sampled:
+                counts = torch.maximum(counts, self._counts)
             capacity = slots(self._numels, counts) if self.sampled else counts
             self._selection, self._counts = Selection.allocate(capacity, self._device), counts
         return self._selection

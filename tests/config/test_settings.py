@@ -85,6 +85,8 @@ def test_density_and_sparsity_contradict_each_other_in_one_place_only() -> None:
         ({"mode": "adam"}, "mode must be one of dgs, asgd, gd, dgc, sgd, got 'adam'"),
         ({"codec": "sign", "mode": "asgd"}, "codec sign loses too much of a dense push"),
         ({"codec": "int4"}, f"codec must be one of {', '.join(CODECS)}, got 'int4'"),
+        ({"codec_down": "sign"}, "codec_down sign was seen to wreck training"),
+        ({"budget_down": 0.5}, "budget_down must be in [1, 1e+06], got 0.5"),
         ({"codec_down": "int4"}, f"codec_down must be one of None, {', '.join(CODECS)}, got 'int4'"),
         ({"buffers": "last"}, "buffers must be one of mean, first, none, got 'last'"),
         ({"on_drift": "ignore"}, "on_drift must be one of raise, snapshot, got 'ignore'"),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The parts of the server alone: the lock, the budget of a pull, the buffers."""
+"""The parts of the server alone: the lock, and the buffers."""
 
 from __future__ import annotations
 
@@ -11,14 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from dgs import weights
 from dgs.buffers import BufferStore, pack, unpack
 from dgs.errors import ProtocolError
-from dgs.frames import Packer
-from dgs.layout import Layout
-from dgs.server.budget import Budget, predicted_bytes
 from dgs.server.lock import SharedLock
-from dgs_ext.wire import Codec, Header, Kind
 
 SPEC = [("mean", "float32", (3,)), ("count", "int64", ())]
 
@@ -123,73 +118,6 @@ def test_the_lock_is_free_after_an_exception(way: str) -> None:
             pass
 
     _together(both)
-
-
-LAYOUT = Layout([("bias", (100,)), ("weight", (1000, 1000))])
-
-
-def _k(counts: Tensor) -> float:
-    return float(counts[1]) / 1e6
-
-
-def test_a_pull_brings_what_the_active_workers_changed() -> None:
-    budget = Budget(LAYOUT, None)
-    for active in (1, 2, 3):
-        counts = budget.counts(active, 0.01, Codec.FLOAT32, Codec.FLOAT32)
-        assert counts[0] == 100 and _k(counts) == pytest.approx(0.01 * active)
-
-
-@pytest.mark.parametrize("active", [5, 16, 1000])
-@pytest.mark.parametrize("down", [Codec.FLOAT32, Codec.BFLOAT16], ids=lambda c: c.name)
-def test_it_is_cut_to_four_times_the_bytes_of_a_push(active: int, down: Codec) -> None:
-    counts = Budget(LAYOUT, None).counts(active, 0.01, Codec.FLOAT32, down)
-    push = predicted_bytes(LAYOUT, 0.01, Codec.FLOAT32)
-    pull = predicted_bytes(LAYOUT, _k(counts), down)
-    wanted = predicted_bytes(LAYOUT, min(1.0, 0.01 * active), down)
-    assert pull <= 4 * push * 1.001
-    assert pull == pytest.approx(min(wanted, 4 * push), rel=0.01), "and uses what it may"
-
-
-def test_fewer_bits_are_more_entries() -> None:
-    budget = Budget(LAYOUT, None)
-    full, half = (budget.counts(100, 0.01, Codec.FLOAT32, c) for c in (Codec.FLOAT32, Codec.BFLOAT16))
-    assert _k(half) > 1.4 * _k(full)
-
-
-def test_a_fixed_density_down_is_kept() -> None:
-    for active in (1, 50):
-        counts = Budget(LAYOUT, 0.2).counts(active, 0.01, Codec.FLOAT32, Codec.FLOAT32)
-        assert _k(counts) == pytest.approx(0.2)
-    assert _k(Budget(LAYOUT, None).counts(3, 1.0, Codec.FLOAT32, Codec.FLOAT32)) == 1.0
-
-
-def test_a_prediction_is_about_what_a_frame_takes() -> None:
-    torch.manual_seed(0)
-    for density, codec in ((0.01, Codec.FLOAT32), (0.05, Codec.BFLOAT16)):
-        keep = torch.rand(1_000_100) < density
-        keep[:100] = True
-        indices = keep.nonzero().view(-1)
-        values = torch.randn(indices.numel()).bfloat16().float()
-        update = weights.received(LAYOUT, indices, values, torch.device("cpu"))
-        frame = Packer(LAYOUT).sparse(Header(Kind.PULL, codec), b"", update)
-        assert frame.numel() == pytest.approx(predicted_bytes(LAYOUT, density, codec), rel=0.03)
-
-
-def test_schedules_that_never_repeat_do_not_fill_the_memory() -> None:
-    budget = Budget(LAYOUT, 0.1)
-    for i in range(1000):
-        budget.counts(1, 0.01 + i * 1e-6, Codec.FLOAT32, Codec.FLOAT32)
-    assert len(budget._known) <= 300
-
-
-def test_counts_stand_when_another_thread_forgets_them() -> None:
-    class Forgetful(dict[object, Tensor]):
-        def __setitem__(self, key: object, counts: Tensor) -> None:
-            """What another session's thread may do just after."""
-
-    budget = Budget(LAYOUT, 0.1)
-    budget._known = Forgetful()
-    assert _k(budget.counts(1, 0.01, Codec.FLOAT32, Codec.FLOAT32)) == pytest.approx(0.1)
 
 
 def _store(policy: str) -> BufferStore:

@@ -1,17 +1,42 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How much a pull sends down (DESIGN §4): what W workers changed since the last one, within a byte budget."""
+"""How much a pull sends down, and in which codec (DESIGN §4): what changed since the last one, within a byte budget.
+
+docs/codecs.md has the measurements behind the numbers and the choice here.
+"""
 
 from __future__ import annotations
 
 import math
+import threading
+from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from dgs_ext.wire import Codec
 
 from ..layout import Layout
 
-BUDGET = 4.0  # a pull's bytes in units of a push's
+# What a codec leaves behind of the values that it sends, as a part of their squared norm: measured, rounded up.
+ROUNDED_OFF = {
+    Codec.FLOAT32: 0.0,
+    Codec.FLOAT16: 5e-8,
+    Codec.BFLOAT16: 3e-6,
+    Codec.INT8: 1e-4,
+    Codec.LEVEL4: 0.01,
+    Codec.LEVEL3: 0.05,
+}
+
+
+def codecs_down(up: Codec, down: Codec | None) -> tuple[Codec, ...]:
+    """The codecs that pulls may come in, widest first, when pushes come in `up` and `down` is the setting.
+
+    Without one: that of the pushes and those of fewer bits, but none of fewer than three.
+    """
+    if down is not None:
+        return (down,)
+    narrower = (Codec.BFLOAT16, Codec.INT8, Codec.LEVEL4, Codec.LEVEL3)
+    return up if up in ROUNDED_OFF else Codec.LEVEL3, *(c for c in narrower if c.width < up.width)
 
 
 def predicted_bytes(layout: Layout, density: float, codec: Codec) -> float:
@@ -24,38 +49,119 @@ def predicted_bytes(layout: Layout, density: float, codec: Codec) -> float:
     return total
 
 
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A pull: k of every segment, int64 [S], and the codec of its values."""
+
+    counts: Tensor
+    codec: Codec
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """The most that a pull in `codec` may send of every segment, int64 [S]."""
+
+    codec: Codec
+    most: Tensor
+
+    def plan(self, unseen: Tensor) -> Plan:
+        return Plan(torch.minimum(unseen, self.most), self.codec)
+
+    def left(self, unseen: Tensor) -> float:
+        """An estimate of the part of ‖θ - b‖² that such a pull leaves behind."""
+        entries = int(unseen.sum())
+        sent = int(torch.minimum(unseen, self.most).sum()) / entries if entries else 1.0
+        dropped = 1 - math.sqrt(sent)  # the rest is the smaller part: docs/codecs.md
+        return dropped + (1 - dropped) * ROUNDED_OFF.get(self.codec, 0.0)
+
+
 class Budget:
-    """The counts of a pull, remembered per (active workers, density up, codecs). Used by all sessions' threads.
+    """Plans pulls, for all sessions of a server; their threads use it together.
 
     Args:
         layout: the segments.
-        density: a fixed density down; None: min(1, active · density up), cut to four times a push's bytes.
+        density: a fixed density down; None: as many entries as others may have changed, within the budget.
+        codec: of all pulls; None: of `codecs_down` the one that leaves the least behind.
+        pushes: the budget, in units of a push's bytes.
     """
 
-    def __init__(self, layout: Layout, density: float | None) -> None:
-        self._layout, self._density = layout, density
-        self._known: dict[tuple[int, float, Codec, Codec], Tensor] = {}
+    def __init__(
+        self, layout: Layout, density: float | None = None, codec: Codec | None = None, pushes: float = 4.0
+    ) -> None:
+        self.layout = layout
+        self._density, self._codec, self._pushes = density, codec, pushes
+        self._known: dict[tuple[float, Codec], list[_Choice]] = {}
+        self._lock = threading.Lock()
+        self._numels = layout.offsets.diff()
+        self.pushed = torch.zeros_like(
+            self._numels
+        )  # entries of each segment in all pushes; never written to
 
-    def counts(self, active: int, density_up: float, up: Codec, down: Codec) -> Tensor:
-        """k of every segment for a pull, int64 [S]."""
-        key = (active, density_up, up, down)
-        counts = self._known.get(key)
-        if counts is None:
+    def count(self, indices: Tensor | None) -> None:
+        """Counts a push that was applied: its indices, ascending int64 [K], or None for one that is dense."""
+        entries = self._numels if indices is None else torch.searchsorted(indices, self.layout.offsets).diff()
+        with self._lock:
+            self.pushed = self.pushed + entries
+
+    def plan(self, unseen: Tensor, density_up: float, up: Codec) -> Plan:
+        """The next pull of a worker that has not been sent `unseen` entries of each segment, int64 [S]."""
+        choices = self._choices(density_up, up)
+        if self._density is not None:
+            return Plan(choices[0].most, choices[0].codec)
+        first = choices[0]
+        if len(choices) == 1 or bool((unseen <= first.most).all()):
+            return first.plan(unseen)
+        return min(choices, key=lambda choice: choice.left(unseen)).plan(unseen)
+
+    def _choices(self, density_up: float, up: Codec) -> list[_Choice]:
+        key = (density_up, up)
+        found = self._known.get(key)
+        if found is None:
             if len(self._known) > 256:  # a schedule that never repeats a density
                 self._known.clear()
-            counts = self._known[key] = self._layout.counts(self._density or self._within(*key))
-        return counts
+            budget = self._pushes * predicted_bytes(self.layout, density_up, up)
+            found = self._known[key] = [
+                _Choice(codec, self.layout.counts(self._density or self._most(density_up, codec, budget)))
+                for codec in codecs_down(up, self._codec)
+            ]
+        return found
 
-    def _within(self, active: int, density_up: float, up: Codec, down: Codec) -> float:
-        wanted = min(1.0, active * density_up)
-        budget = BUDGET * predicted_bytes(self._layout, density_up, up)
-        if predicted_bytes(self._layout, wanted, down) <= budget:
-            return wanted
-        low, high = min(density_up, wanted), wanted
+    def _most(self, least: float, codec: Codec, budget: float) -> float:
+        """The greatest density within the budget, and never below `least`."""
+        if predicted_bytes(self.layout, 1.0, codec) <= budget:
+            return 1.0
+        low, high = least, 1.0
         for _ in range(20):
             middle = (low + high) / 2
-            if predicted_bytes(self._layout, middle, down) <= budget:
+            if predicted_bytes(self.layout, middle, codec) <= budget:
                 low = middle
             else:
                 high = middle
         return low
+
+
+class Unseen:
+    """How many entries of each segment a worker has not been sent, at most. Its session's thread uses it.
+
+    What a codec has rounded off counts as sent: it goes with a later pull, if it is large enough to be chosen.
+
+    Args:
+        budget: counts the pushes from now on.
+        left: what it has not been sent already, int64 [S]; None: whatever the model holds.
+    """
+
+    def __init__(self, budget: Budget, left: Tensor | None = None) -> None:
+        self._budget, self._numels = budget, budget.layout.offsets.diff()
+        self._left, self._counted = self._numels if left is None else left, budget.pushed
+
+    def entries(self) -> Tensor:
+        """The number in each segment, int64 [S]."""
+        pushed = self._budget.pushed
+        self._left = torch.minimum(self._left + (pushed - self._counted), self._numels)
+        self._counted = pushed
+        return self._left
+
+    def sent(self, asked: Tensor, nnz: Tensor, *, exact: bool) -> None:
+        """A pull of at most `asked` entries has brought `nnz`, int64 [S]; if `exact` and fewer, there are no more."""
+        left = (self._left - nnz).clamp(min=0)
+        self._left = left.masked_fill(nnz < asked, 0) if exact else left

@@ -16,6 +16,7 @@ from ..errors import ProtocolError, RefusedError
 from ..layout import Layout
 from ..protocol import Hello
 from ..transport import Link
+from .budget import codecs_down
 
 
 class Challenge:
@@ -77,10 +78,11 @@ def check_hello(hello: Hello, layout: Layout, settings: Settings, dense: bool) -
         raise RefusedError("layout", f"the models differ: {_difference(layout, hello)}")
     if hello.codec not in CODECS:
         raise RefusedError("codec", f"the worker sends {hello.codec}, the server reads {', '.join(CODECS)}")
-    down = settings.codec_down or hello.codec
-    if down not in hello.codecs:
+    sent = [codec.name.lower() for codec in codecs_of_pulls(hello, settings)]
+    if not set(sent) <= set(hello.codecs):
+        read = ", ".join(map(str, hello.codecs))
         raise RefusedError(
-            "codec", f"the server sends {down}, the worker reads {', '.join(map(str, hello.codecs))}"
+            "codec", f"the server sends {', '.join(sent)}, the worker reads {read}: set the server's codec_down"
         )
     if (
         hello.rank is not None
@@ -92,8 +94,9 @@ def check_hello(hello: Hello, layout: Layout, settings: Settings, dense: bool) -
         raise RefusedError("rank", f"rank {hello.rank} is not a worker's: workers are 1 to 65535")
 
 
-def codec_down(hello: Hello, settings: Settings) -> Codec:
-    return CODECS[settings.codec_down or hello.codec]
+def codecs_of_pulls(hello: Hello, settings: Settings) -> tuple[Codec, ...]:
+    """Those that the worker may be sent, the widest first."""
+    return codecs_down(CODECS[hello.codec], settings.codec_pulls)
 
 
 def _difference(layout: Layout, hello: Hello) -> str:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..errors import ConfigError
 from ..weights import digest
+from .budget import Budget, Unseen
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,7 @@ class Paused:
     version: int  # of the weights that it holds
     digest: str  # of those weights
     weights: Tensor | None  # its mirror, float32 [N]; a dense method has none
+    unseen: Unseen | None = None  # of these weights
 
     def saved(self) -> dict[str, Any]:
         """As numbers, strings and tensors."""
@@ -31,18 +33,20 @@ class Paused:
             "version": self.version,
             "digest": self.digest,
             "weights": None if self.weights is None else self.weights.cpu().clone(),
+            "unseen": None if self.unseen is None else self.unseen.entries(),
         }
 
 
-def loaded(rank: int, saved: Mapping[str, Any], numel: int) -> Paused:
+def loaded(rank: int, saved: Mapping[str, Any], budget: Budget) -> Paused:
     """What `saved` wrote. Raises ConfigError for a mirror of another size."""
-    weights = saved["weights"]
+    weights, numel = saved["weights"], budget.layout.numel
     if weights is not None and weights.numel() != numel:
         raise ConfigError(
             f"state: the mirror of worker {rank} must have {numel} numbers, got {weights.numel()}"
         )
     hash_ = saved["digest"] if weights is None else digest(weights)
-    return Paused(rank, int(saved["applied"]), int(saved["version"]), hash_, weights)
+    unseen = Unseen(budget, saved.get("unseen"))
+    return Paused(rank, int(saved["applied"]), int(saved["version"]), hash_, weights, unseen)
 
 
 class Pauses:

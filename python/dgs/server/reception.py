@@ -51,7 +51,7 @@ class Reception:
         self._shared = Exchange(
             state,
             buffers,
-            Budget(state.layout, settings.density_down),
+            Budget(state.layout, settings.density_down, settings.codec_pulls, settings.budget_down),
             self.roster.active,
             timedelta(seconds=settings.exchange_timeout),
             Desks(state, desks),
@@ -99,7 +99,8 @@ class Reception:
             raise ConfigError(
                 "state: it must be the state_dict of a server of this model, got one of other tensors or buffers"
             )
-        found = [pauses.loaded(int(rank), saved, layout.numel) for rank, saved in state["workers"].items()]
+        budget = self._shared.budget
+        found = [pauses.loaded(int(rank), saved, budget) for rank, saved in state["workers"].items()]
         self.state.load(Snapshot(int(state["version"]), state["theta"]))
         self.buffers.load_state_dict(state["buffers"])
         for paused in found:

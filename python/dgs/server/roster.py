@@ -13,7 +13,7 @@ from ..config import CODECS, Settings
 from ..errors import LinkClosedError, RefusedError
 from ..protocol import Hello, Welcome, cap
 from ..transport import Link
-from .join import codec_down
+from .join import codecs_of_pulls
 from .pauses import Paused, Pauses
 from .session import Exchange, Session, WorkerRecord
 
@@ -97,7 +97,7 @@ class Roster:
         if worker is not None:
             log.warning("worker %d joins again", rank)
             return worker
-        down = codec_down(hello, self._settings)
+        down = codecs_of_pulls(hello, self._settings)[0]
         made = WorkerRecord(hello.identity, rank, CODECS[hello.codec], down, self._dense, hello.sequence)
         for before in [w for w in self._workers.values() if w.rank == rank and w.outcome == "paused"]:
             if paused is None:

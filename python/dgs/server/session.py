@@ -24,7 +24,7 @@ from ..frames import Packer
 from ..observer import Exchanged, Observer, heard
 from ..transport import Link
 from ..weights import digest
-from .budget import Budget
+from .budget import Budget, Unseen
 from .desks import Desk, Desks
 from .lock import SharedLock
 from .pauses import Paused
@@ -43,7 +43,7 @@ class WorkerRecord:
     identity: str
     rank: int
     codec_up: Codec
-    codec_down: Codec
+    codec_down: Codec  # of the last pull; until then the widest that one may come in
     dense: bool
     applied: int = 0  # its pushes that were applied, as the worker counts them
     outcome: str = "alive"  # then "finished", "left", "paused", "failed" or "died"
@@ -85,6 +85,7 @@ class Session:
         self._shared, self._state = shared, shared.state
         self._packer = Packer(shared.state.layout)
         self._mirror: Mirror | None = None
+        self._unseen = Unseen(shared.budget)
         self._held = 0  # the version of the weights that the worker was sent last
         self._told_digest: str | None = None
         self.dropped = ""  # why the server ended it, if it did
@@ -145,6 +146,7 @@ class Session:
         self.worker.applied, self._held = paused.applied, paused.version
         if paused.weights is not None:
             self._mirror = self._state.mirror_of(paused.weights)
+            self._unseen = paused.unseen or Unseen(self._shared.budget)
 
     def paused(self) -> Paused | None:
         """The worker as it stands between two exchanges; None if it could not go on from there.
@@ -155,18 +157,20 @@ class Session:
         hash_ = self._told_digest if weights is None else digest(weights)
         if hash_ is None:
             return None
-        return Paused(self.worker.rank, self.worker.applied, self._held, hash_, weights)
+        return Paused(self.worker.rank, self.worker.applied, self._held, hash_, weights, self._unseen)
 
     def _exchange(self, decoded: Decoded, desk: Desk) -> Tensor:
         """Applies a push, and makes the frame that answers it."""
         meta = protocol.parse_meta(decoded.meta)
         density, told = self._check_push(decoded, meta), heard(meta.get("told"))
-        values = desk.packer.values(decoded)
+        values, indices = desk.packer.values(decoded), None
         if decoded.form == "sparse":
-            made = self._state.push_sparse(*desk.packer.entries(decoded))
+            indices = desk.packer.entries(decoded)[0]
+            made = self._state.push_sparse(indices, values)
         else:
             made = self._state.push_dense(values)
         if made is not None:
+            self._shared.budget.count(indices)
             self.worker.applied = decoded.header.sequence
             self.worker.exchanges += 1
             self.worker.staleness = max(0, made - 1 - decoded.header.version)
@@ -218,15 +222,14 @@ class Session:
         """What the worker is sent of what it has not seen, and the version that it is then at."""
         worker, mirror = self.worker, self._mirror
         assert mirror is not None
-        counts = self._shared.budget.counts(
-            max(1, self._shared.active()), density, worker.codec_up, worker.codec_down
-        )
+        plan = self._shared.budget.plan(self._unseen.entries(), density, worker.codec_up)
         try:
-            version, selection = self._state.pull(mirror, counts, worker.codec_down, desk.room)
+            version, selection = self._state.pull(mirror, plan.counts, plan.codec, desk.room)
         except DivergedError as error:
             # The push is applied, so it cannot be refused: the worker is to join again, with a snapshot.
             raise ProtocolError(str(error)) from None
-        self._held = version
+        self._held, worker.codec_down = version, plan.codec
+        self._unseen.sent(plan.counts, selection.nnz, exact=not desk.room.sampled)
         self._watch(mirror, pushed)
         return version, selection
 
@@ -239,8 +242,11 @@ class Session:
     def _request(self, decoded: Decoded) -> list[Tensor]:
         """A snapshot and the buffers; as the worker's new weights ("mirror") or only to look at."""
         meta = protocol.parse_meta(decoded.meta)
+        # A push between the two is counted though the snapshot has it, rather than never.
+        unseen = Unseen(self._shared.budget, torch.zeros_like(self._shared.budget.pushed))
         snapshot = self._state.snapshot()
         if meta.get("mirror"):
+            self._unseen = unseen
             self._held = snapshot.version
             self._mirror = None if self.worker.dense else self._state.mirror(snapshot)
         answer = protocol.meta(active=self._shared.active(), applied=self.worker.applied)
