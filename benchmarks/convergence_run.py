@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from dgs.errors import DGSError
+from dgs.methods import LOCAL_METHODS
 from dgs.schedules import WarmUp
 from dgs.simulate import LogNormal, Result, simulate
 
@@ -126,6 +127,8 @@ def carry_out(plan: Plan, setup: Setup, cifar: Cifar) -> dict[str, Any]:
     lr = plan.rate * (1 - setup.momentum)
     warm_up = WarmUp(0.01, max(1, round(setup.warm_up * steps / 4))) if setup.warm_up else None
     record = asdict(plan) | {"key": plan.key, "lr": lr, "momentum": setup.momentum, "steps": steps}
+    # As every run that is recorded: the server's choice of codecs came later.
+    pulls = {} if setup.mode in LOCAL_METHODS else {"codec_down": "float32"}
     began = time.perf_counter()
     try:
         result = simulate(
@@ -134,7 +137,7 @@ def carry_out(plan: Plan, setup: Setup, cifar: Cifar) -> dict[str, Any]:
             workers=workers, max_version=steps, lr=lambda at: lr * shape(at), momentum=setup.momentum,
             weight_decay=5e-4, schedule=warm_up, compute=LogNormal(1.0, 0.25), seed=plan.seed, every=pass_,
             evaluate=lambda net: cifar.evaluate(net, cifar.test), mode=setup.mode, buffers_every=25,
-            **setup.settings,
+            **pulls | dict(setup.settings),
         )  # fmt: skip
     except DGSError as error:
         return record | {"validation": 0.1, "accuracy": 0.1, "status": f"{type(error).__name__}: {error}"}
