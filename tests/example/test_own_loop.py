@@ -22,5 +22,7 @@ def test_a_server_and_two_workers(repository: Path, port: int) -> None:
         assert int(said.split()[0].replace(",", "")) < 4 * PARAMETERS / 30, said
 
 
-def test_it_stays_small(repository: Path) -> None:
-    assert len((repository / "example" / "own_loop.py").read_text().splitlines()) <= 45
+def test_the_examples_stay_small(repository: Path) -> None:
+    lines = {p.name: len(p.read_text().splitlines()) for p in (repository / "example").glob("*.py")}
+    assert lines.pop("own_loop.py") <= 45
+    assert not [name for name, count in lines.items() if count >= 200]
