@@ -7,8 +7,8 @@
 
 exchange: a server in this process and workers in theirs, over gloo on loopback, that only exchange. Every push
 carries a digest of a part of its worker's weights, which the server compares with its mirror, and in the end all are
-compared whole. The stages follow one another without a gap, from the worker's first byte to its answer. `plain` is the
-same server with index, subtract, topk for each tensor and scatter in plain torch.
+compared whole. The stages follow one another without a gap, from the worker's first byte to its answer. `plain` is
+the same server with index, subtract, topk for each tensor and scatter in plain torch.
 pull: from the lock to the encoded frame, against the memory floor (floors.py) and plain torch.
 transport: frames over a link against raw gloo, on the same connection. Contestants take turns; times are medians.
 """

@@ -7,53 +7,19 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from replay import Recorded, replay
 from torch import Tensor
 
-from dgs.room import Room
-from dgs.server import ServerState
-from dgs.server.state import Mirror, Snapshot
 from dgs.transport import InProcessLink
-from dgs_ext.ops import Selection
-from dgs_ext.wire import Codec
 
 if TYPE_CHECKING:
     from conftest import Run
 
 SECONDS = timedelta(seconds=5)
-
-
-class Recorded(ServerState):
-    """A state that keeps a log: pushes by the version they made, pulls and mirrors by worker in their order."""
-
-    def __init__(self, *args: Any, **keywords: Any) -> None:
-        super().__init__(*args, **keywords)
-        self.pushes: dict[int, tuple[Tensor, Tensor]] = {}
-        self.pulls: list[
-            tuple[int, int, Tensor, Codec, Tensor, Tensor]
-        ] = []  # mirror, version, counts, …, reply
-        self.mirrors: list[tuple[int, Snapshot, Mirror]] = []
-
-    def push_sparse(self, indices: Tensor, values: Tensor) -> int | None:
-        kept = indices.clone(), values.clone()
-        made = super().push_sparse(indices, values)
-        assert made is not None
-        self.pushes[made] = kept
-        return made
-
-    def pull(self, mirror: Mirror, counts: Tensor, codec: Codec, room: Room) -> tuple[int, Selection]:
-        version, selection = super().pull(mirror, counts, codec, room)
-        indices, values = selection.compact()
-        self.pulls.append((id(mirror), version, counts, codec, indices.clone(), values.clone()))
-        return version, selection
-
-    def mirror(self, snapshot: Snapshot) -> Mirror:
-        made = super().mirror(snapshot)
-        self.mirrors.append((id(made), snapshot, made))  # kept, so that no other has its id
-        return made
 
 
 @pytest.mark.parametrize("codec", ["float32", "bfloat16"])
@@ -74,29 +40,12 @@ def test_a_log_replays_bitwise(serve: Callable[..., Run], codec: str) -> None:
         t.start()
     for t in threads:
         t.join()
-    final = run.now()
     run.end()
-    state, log = run.state, run.state
-
-    replayed = ServerState(state.layout, run.theta, device=torch.device("cpu"))
-    mirrors = {name: replayed.mirror(snapshot) for name, snapshot, _ in log.mirrors}
-    for name, snapshot, _ in log.mirrors:
-        if snapshot.version == 0:
-            assert torch.equal(mirrors[name].weights, run.theta)
-    for version in range(1, state.version + 1):
-        replayed.push_sparse(*log.pushes[version])
-        for name, at, counts, kind, indices, values in log.pulls:
-            if at == version:
-                _, selection = replayed.pull(mirrors[name], counts, kind, replayed.room())
-                again = selection.compact()
-                assert torch.equal(again[0], indices) and torch.equal(again[1], values)
-        for _, snapshot, _ in log.mirrors:
-            if snapshot.version == version:
-                assert torch.equal(snapshot.theta, replayed.snapshot().theta)
-    assert torch.equal(replayed.snapshot().theta, final)
-    for name, _, recorded in log.mirrors:
-        assert torch.equal(mirrors[name].weights, recorded.weights)
-    assert len(log.pulls) == 160 == len(log.pushes)
+    assert [at for _, at, *_ in run.state.pulls].count(0) == 0 and run.state.version == len(
+        run.state.pulls
+    ) == 160
+    assert all(torch.equal(s.theta, run.theta) for s in run.state.snapshots if s.version == 0)
+    replay(run.state)
 
 
 def test_a_slow_connection_holds_up_nobody(serve: Callable[..., Run], random: torch.Generator) -> None:
