@@ -18,7 +18,7 @@ DEMO := MODE WORKERS DENSITY DENSITY_DOWN CODEC EPOCHS LR MOMENTUM BATCH_SIZE SE
 demo_flags = $(foreach name,$(DEMO),$(if $($(name)),--$(shell echo $(name) | tr A-Z_ a-z-) $($(name))))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo bench test test-cpp test-long fuzz docs lint clean distclean
+.PHONY: help setup build demo bench test test-cpp test-long fuzz stress docs lint clean distclean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -106,6 +106,12 @@ $(stamp)-docs: $(stamp)-installed
 docs: build $(stamp)-docs ## the documentation site, in build/docs; a warning is an error
 	$(bin)/python -m sphinx -b html -q -W --keep-going docs build/docs
 	@echo "== build/docs/index.html"
+
+stress: build ## 10^4 exchanges of 32 workers that come, die and come back; DGS_STRESS_SEED, _EXCHANGES
+	cmake -S . -B build/ctest -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo
+	cmake --build build/ctest --target test_session_tsan
+	build/ctest/test_session_tsan
+	$(bin)/pytest -m slow --timeout 1800 tests/server/test_stress.py $(PYTEST)
 
 $(stamp)-lint: $(stamp)-installed
 	$(bin)/python -m pip install -e '.[lint]' --no-build-isolation

@@ -2,6 +2,7 @@
 #include "check.h"
 
 #include <algorithm>
+#include <atomic>
 #include <iostream>
 #include <utility>
 #include <vector>
@@ -11,8 +12,9 @@ namespace {
 
 struct State {
   std::vector<std::pair<std::string, void (*)()>> tests;
-  std::uint64_t checks = 0;
-  std::uint64_t failures = 0;
+  // Threads check too. Relaxed, so that a check orders nothing and hides no race.
+  std::atomic<std::uint64_t> checks = 0;
+  std::atomic<std::uint64_t> failures = 0;
 };
 
 State& state() {
@@ -24,11 +26,12 @@ State& state() {
 
 Registered::Registered(const char* name, void (*run)()) { state().tests.emplace_back(name, run); }
 
-void passed() { ++state().checks; }
+void passed() { state().checks.fetch_add(1, std::memory_order_relaxed); }
 
 void failed(const char* file, int line, const std::string& what) {
-  ++state().checks;
-  if (++state().failures <= 20) std::cerr << file << ":" << line << ": " << what << "\n";
+  passed();
+  if (state().failures.fetch_add(1, std::memory_order_relaxed) >= 20) return;
+  std::cerr << (std::string(file) + ":" + std::to_string(line) + ": " + what + "\n");
 }
 
 }  // namespace check
