@@ -16,7 +16,7 @@ from dgs.simulate import Always, Exponential, LogNormal, Network, ServerCost, St
 from dgs.simulate.clock import Clock
 from dgs.simulate.links import WorkerEnd
 from dgs.simulate.network import Line
-from dgs.simulate.units import rate, seconds
+from dgs.units import rate, seconds
 
 NOW = timedelta(0)
 

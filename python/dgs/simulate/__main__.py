@@ -19,10 +19,10 @@ import torch
 from ..config import Settings
 from ..errors import DGSError
 from ..methods import LOCAL_METHODS, MODES, STRATEGIES
+from ..units import rate, seconds
 from . import LogNormal, Network, Result, ServerCost, Straggler, simulate
 from .compute import Always, Compute
 from .problem import Patterns
-from .units import rate, seconds
 
 _OWN = {
     "mode",

@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from ..errors import ConfigError
+from .errors import ConfigError
 
 _RATES = {"gbit": 1e9, "mbit": 1e6, "kbit": 1e3, "bit": 1.0, "": 1.0}
 _TIMES = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "": 1.0}
@@ -30,3 +30,11 @@ def _number(text: str, units: Mapping[str, float], what: str, like: str) -> floa
         return float(match[1]) * units[match[2]]
     except ValueError:
         raise ConfigError(f"{what} must be like {like}, got {text!r}") from None
+
+
+def bits(rate: float) -> str:
+    """Bits per second as people read them."""
+    for unit, size in (("Gbit/s", 1e9), ("Mbit/s", 1e6), ("kbit/s", 1e3)):
+        if rate >= size:
+            return f"{rate / size:.3g} {unit}"
+    return f"{rate:.3g} bit/s"
