@@ -112,7 +112,7 @@ struct Lowest {
   __device__ void note(int64_t i) const { atomicMin(first, static_cast<Count>(i)); }
 };
 
-static __global__ void __launch_bounds__(kThreads) nothing_found(Lowest lowest) {
+[[maybe_unused]] static __global__ void __launch_bounds__(kThreads) nothing_found(Lowest lowest) {
   if (threadIdx.x == 0) *lowest.first = ~Count{0};
 }
 
@@ -121,7 +121,7 @@ struct SparseMinuend {
 };
 
 // One block per chunk of slots: where x - q is not finite.
-static __global__ void __launch_bounds__(kThreads)
+[[maybe_unused]] static __global__ void __launch_bounds__(kThreads)
     find_sparse_overflow(Tables<SparseMinuend> tables, int64_t n_segments, Entries entries, Lowest lowest) {
   const Chunk chunk = tables.slots(blockIdx.x);
   const int64_t start = tables.segments[chunk.s].start;
@@ -160,7 +160,7 @@ struct DenseDifference {
 };
 
 // One block per tile.
-static __global__ void __launch_bounds__(kThreads, kBlocksPerSm)
+[[maybe_unused]] static __global__ void __launch_bounds__(kThreads, kBlocksPerSm)
     find_dense_overflow(Tables<DenseDifference> tables) {
   const Tile tile = tables.tile(blockIdx.x);
   const DenseDifference operand = tables.operands[tile.s];

@@ -40,7 +40,7 @@ def about(settings: Settings, args: object | None, sizes: list[int], began: floa
             if isinstance(v, bool | int | float | str | os.PathLike)
         },
         "versions": {
-            "dgs": extension.__version__,
+            __name__.partition(".")[0]: extension.__version__,
             "torch": torch.__version__,
             "python": platform.python_version(),
         },
