@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a server holds for each worker, and that it does not grow with exchanges."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from conftest import Puppet, Run
+
+PERIOD = 4  # puppets' pushes repeat: 1, 20, 200 and 1000 entries
+
+
+def _exchange(puppets: list[Puppet], times: int) -> None:
+    for i in range(times):
+        random = torch.Generator().manual_seed(i % PERIOD)
+        puppets[i % len(puppets)].push_some(random, (1, 20, 200, 1000)[i % PERIOD])
+
+
+def _storage() -> tuple[int, int]:
+    """Bytes of all tensors alive in this process, each storage once, and how many objects there are."""
+    gc.collect()
+    objects = gc.get_objects()
+    storages = {
+        t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in objects if type(t) is Tensor
+    }
+    return sum(storages.values()), len(objects)
+
+
+def test_memory_is_flat_over_exchanges(serve: Callable[..., Run]) -> None:
+    run = serve(world_size=None)
+    puppets = [run.puppet(None).join() for _ in range(3)]
+    _exchange(puppets, 60)
+    before, objects = _storage()
+    _exchange(puppets, 600)
+    after, more = _storage()
+    assert 3 * 4 * run.layout.numel < before, "mirrors at least are counted"
+    assert after <= before + 4096
+    assert more <= objects + 100
+
+
+def test_a_worker_costs_a_mirror_and_its_last_frame(serve: Callable[..., Run]) -> None:
+    run = serve(world_size=None, density_down=0.01)
+    _exchange([run.puppet(None).join() for _ in range(2)], 8)
+    sessions = run.server._roster.sessions()
+    model = 4 * run.layout.numel
+    for session in sessions:
+        mirror = session._mirror
+        assert mirror is not None and mirror.weights.untyped_storage().nbytes() == model
+        assert session._packer._out.numel() < model / 4, "room for a small reply, not for the snapshot"
