@@ -114,7 +114,7 @@ def measured(layout: Layout, device: torch.device, rounds: int = 9) -> Costs:
 
 def _entries(layout: Layout, density: float) -> int:
     codec = config.CODECS["float32"]
-    up, down = push(layout, density, codec), pull(layout, 1, density, (codec, codec), None)
+    up, (down, _) = push(layout, density, codec), pull(layout, 1, density, codec)
     return up.entries + down.entries
 
 

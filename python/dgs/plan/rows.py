@@ -6,6 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+from dgs_ext.wire import Codec
+
 from .. import config
 from ..config import CODECS, Settings
 from ..errors import ConfigError
@@ -83,6 +85,7 @@ class Row:
         waiting: for the server and its link, or for the slowest worker.
         rate: gradients a second, of all workers.
         limited_by: what would have to be faster, in words.
+        codec_down: of what comes back, by the server's rule if the case names none.
     """
 
     method: str
@@ -100,6 +103,7 @@ class Row:
     waiting: float
     rate: float
     limited_by: str
+    codec_down: str
 
     @property
     def step(self) -> float:
@@ -126,7 +130,7 @@ def reduced(case: Case, codec: str) -> Row:
     parts = {"the slowest gradient": one.slowest, "the links": exposed}
     return Row(
         ALL_REDUCE, 1.0, codec, moved, moved, case.mean_time, optimizer, 0.0, exposed, 0.0, 0.0, 0.0,
-        max(0.0, one.slowest - case.mean_time), case.workers / one.total, max(parts, key=lambda p: parts[p]),
+        max(0.0, one.slowest - case.mean_time), case.workers / one.total, max(parts, key=lambda p: parts[p]), codec,
     )  # fmt: skip
 
 
@@ -136,7 +140,7 @@ def exchanged(case: Case, mode: str, density: float, codec: str) -> Row:
     density = 1.0 if dense else density
     down = {"density_down": case.density_down, "codec_down": case.codec_down}
     settings = config.resolve(None, {}, mode=mode, density=density, codec=codec, **down)
-    push, pull = _sizes(case, settings, dense)
+    push, pull, codec_down = _sizes(case, settings, dense)
     numel, link = case.layout.numel, case.link
     select, pack = case.costs.worker(numel, push, pull, dense)
     serve = case.costs.server(numel, push, pull, dense)
@@ -154,17 +158,17 @@ def exchanged(case: Case, mode: str, density: float, codec: str) -> Row:
     waiting = max(0.0, case.workers / seen.rate - sum(parts.values()))
     return Row(
         mode, density, codec, push.bytes, pull.bytes, compute, select, pack, on_up, on_down, server, latency,
-        waiting, seen.rate, _limit(seen, parts),
+        waiting, seen.rate, _limit(seen, parts), codec_down.name.lower(),
     )  # fmt: skip
 
 
-def _sizes(case: Case, settings: Settings, dense: bool) -> tuple[sizes.Size, sizes.Size]:
-    up = settings.codec_up
+def _sizes(case: Case, settings: Settings, dense: bool) -> tuple[sizes.Size, sizes.Size, Codec]:
+    up, density = settings.codec_up, settings.density
     if dense:
-        return sizes.dense(case.layout, up), sizes.dense(case.layout, CODECS["float32"])
-    down = CODECS[settings.codec_down or settings.codec]
-    push = sizes.push(case.layout, settings.density, up)
-    return push, sizes.pull(case.layout, case.workers, settings.density, (up, down), settings.density_down)
+        return sizes.dense(case.layout, up), sizes.dense(case.layout, Codec.FLOAT32), Codec.FLOAT32
+    down = None if settings.codec_down is None else CODECS[settings.codec_down]
+    pull = sizes.pull(case.layout, case.workers, density, up, settings.density_down, down)
+    return sizes.push(case.layout, density, up), *pull
 
 
 def _limit(seen: Throughput, parts: dict[str, float]) -> str:

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from dgs_ext.wire import HEADER_BYTES, Codec
@@ -14,6 +16,7 @@ from ..layout import Layout
 from ..server.budget import Budget
 
 _META = 50  # bytes of JSON in a push or a reply
+_STRIDE = 100  # pulls after which what is held back no longer grows, or does so for good
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +54,29 @@ def push(layout: Layout, density: float, codec: Codec) -> Size:
     return sparse(layout, layout.counts(density), codec)
 
 
+@functools.lru_cache(256)
 def pull(
-    layout: Layout, workers: int, density: float, codecs: tuple[Codec, Codec], density_down: float | None
-) -> Size:
-    """What the server sends back when so many workers are active, by its own rule; `codecs`: up and down."""
-    counts = Budget(layout, density_down).counts(workers, density, *codecs)
-    return sparse(layout, counts, codecs[1])
+    layout: Layout,
+    workers: int,
+    density: float,
+    codec: Codec,
+    density_down: float | None = None,
+    codec_down: Codec | None = None,
+) -> tuple[Size, Codec]:
+    """What the server sends back, and in which codec, once it is in its stride with so many workers.
+
+    The server's own rule decides, told of as many entries as that many pushes change where no two change the same.
+
+    Args:
+        density, codec: of the pushes.
+        density_down, codec_down: settings of the same name.
+    """
+    budget, numels = Budget(layout, density_down, codec_down), layout.offsets.diff()
+    changed = workers * layout.counts(density)
+    left = torch.zeros_like(numels)
+    for _ in range(_STRIDE):
+        unseen = torch.minimum(left + changed, numels)
+        plan = budget.plan(unseen, density, codec)
+        sent = torch.minimum(plan.counts, unseen)
+        left = unseen - sent
+    return sparse(layout, sent, plan.codec), plan.codec

@@ -13,8 +13,8 @@ from .advice import Plan
 from .rows import Row
 
 _COLUMNS = (
-    "", "MB up", "MB down", "compute", "select", "pack", "up", "server", "down", "latency", "waiting", "step", "/s",
-    "gain", "limited by",
+    "", "MB up", "MB down", "as", "compute", "select", "pack", "up", "server", "down", "latency", "waiting", "step",
+    "/s", "gain", "limited by",
 )  # fmt: skip
 
 
@@ -63,6 +63,7 @@ def _cells(row: Row, plan: Plan, batch: int) -> list[str]:
     mark = "* " if row is plan.recommended else "  "
     return [
         mark + row.name, *(f"{size / 1e6:.3g}" for size in (row.bytes_up, row.bytes_down)),
+        row.codec_down,
         *(f"{1e3 * seconds:.1f}" for seconds in times), f"{batch * row.rate:,.4g}",
         f"{row.rate / plan.dense.rate:.2f}x", row.limited_by,
     ]  # fmt: skip
