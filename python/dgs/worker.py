@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
+from dgs_ext import wire
 from dgs_ext.ops import Selection
 from dgs_ext.wire import Codec, Header, Kind
 
@@ -250,7 +251,8 @@ class Worker:
             meta = protocol.meta(outcome=outcome, reason=reason[:1000], digest=digest, **self._told())
             frame = self._packer.opaque(header, meta)
             self._link.send(frame, _GOODBYE_TIMEOUT)
-            self._link.receive(_GOODBYE_TIMEOUT)
+            while wire.parse_header(self._link.receive(_GOODBYE_TIMEOUT)).kind is not Kind.GOODBYE:
+                pass  # the reply to a push that was broken off
         except (TransportError, FrameError) as error:
             log.warning("the goodbye did not reach the server: %s", error)
         finally:

@@ -124,7 +124,7 @@ class Run:
     def now(self) -> Tensor:
         return self.state.snapshot().theta
 
-    def returned(self, seconds: float = 10.0) -> Report:
+    def returned(self, seconds: float = 25.0) -> Report:
         """The report, once the server has returned by itself."""
         self.thread.join(seconds)
         assert not self.thread.is_alive(), "the server has not returned"
@@ -149,7 +149,7 @@ def serve() -> Iterator[Callable[..., Run]]:
     yield start
     for run in runs:
         run.server.stop()
-        run.thread.join(10)
+        run.thread.join(25)
     left = [
         t.name for t in set(threading.enumerate()) - before if t.name in ("dgs-session", "dgs-on-version")
     ]

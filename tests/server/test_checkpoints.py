@@ -262,8 +262,7 @@ def test_sigterm_ends_a_server_in_order(
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     listener, net, mine = InProcessListener(), Net(0), Net(1)
     optimizers: list[dgs.GradientSGD] = []
-    if workers == "that goes on":
-        monkeypatch.setattr(ending, "_GOODBYES", 0.2)
+    monkeypatch.setattr(ending, "_GOODBYES", 0.2 if workers == "that goes on" else 60.0)
 
     def work() -> None:
         params = [p for p in mine.parameters() if p.requires_grad]

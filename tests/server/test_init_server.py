@@ -63,7 +63,7 @@ def test_an_open_run_is_told_to_end() -> None:
     train(listener, network(1), 3)
     assert server.is_alive(), "without a world size it goes on"
     stop.set()
-    server.join(10)
+    server.join(30)
     assert reports and reports[0].version == 3
 
 
@@ -75,5 +75,5 @@ def test_workers_without_a_rank_that_come_one_after_another_are_two() -> None:
     server.start()
     train(listener, network(1), 1)
     train(listener, network(2), 1)
-    server.join(10)
+    server.join(30)
     assert reports and sorted(w.rank for w in reports[0].workers) == [1, 2]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from waiting import until
 
 if TYPE_CHECKING:
     from conftest import Puppet, Run
@@ -38,10 +39,13 @@ def test_memory_is_flat_over_exchanges(serve: Callable[..., Run]) -> None:
     _exchange(puppets, 60)
     before, objects = _storage()
     _exchange(puppets, 600)
-    after, more = _storage()
     assert 3 * 4 * run.layout.numel < before, "mirrors at least are counted"
-    assert after <= before + 4096
-    assert more <= objects + 100
+
+    def as_before() -> bool:
+        after, more = _storage()
+        return after <= before + 4096 and more <= objects + 100
+
+    until(as_before, "as much memory as before")  # the server's threads may still hold the last frames
 
 
 def test_a_worker_costs_a_mirror_and_its_last_frame(serve: Callable[..., Run]) -> None:

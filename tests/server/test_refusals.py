@@ -253,7 +253,7 @@ def test_a_push_whose_reply_was_lost_is_not_applied_twice(
     a = run.puppet(1).join()
     a.push_some(random)
     a.link.send(_frame(a), SECONDS)
-    run.state.wait_beyond(1, 5)
+    assert run.state.wait_beyond(1, 30) == 2
     a.link.interrupt()
     applied, _ = a.worker.rejoin()
     assert applied and a.worker.sequence == 2 and run.state.version == 2

@@ -33,7 +33,7 @@ def served(
     state: Any = None, **settings: Any
 ) -> tuple[InProcessListener, threading.Thread, list[dgs.Report]]:
     listener, reports = InProcessListener(), []
-    chosen = {"listener": listener, "state": state, "world_size": 2, "grace": 5.0} | settings
+    chosen = {"listener": listener, "state": state, "world_size": 2, "grace": 60.0} | settings
     thread = threading.Thread(target=lambda: reports.append(dgs.init_server(None, network(0), **chosen)))
     thread.start()
     return listener, thread, reports
@@ -46,7 +46,7 @@ def test_a_run_goes_on_from_a_report() -> None:
     steps(net, optimizer, 3)
     saved = optimizer.state_dict()
     optimizer.close("paused", "the night is over")
-    thread.join(10)
+    thread.join(30)
     (report,) = reports
     assert [(w.rank, w.outcome, w.reason) for w in report.workers] == [(1, "paused", "the night is over")]
     assert report.version == report.state["version"] == 3
@@ -60,7 +60,7 @@ def test_a_run_goes_on_from_a_report() -> None:
     assert optimizer.version == 3 and optimizer.traffic.other_bytes == 0, "no snapshot"
     steps(net, optimizer, 2)
     optimizer.close()
-    thread.join(10)
+    thread.join(30)
     assert reports[0].version == 5 and reports[0].workers[0].outcome == "finished"
 
 
@@ -73,7 +73,7 @@ def test_a_running_server_is_saved_from_on_version_and_stopping_it_keeps_who_is_
     steps(net, optimizer, 5)
     held = torch.cat([p.detach().view(-1) for p in net.parameters()])
     stop.set()
-    thread.join(10)
+    thread.join(30)
     assert states and all(state["workers"][1]["applied"] == state["version"] for state in states)
     kept = reports[0].state["workers"][1]
     assert reports[0].workers[0].outcome == "alive" and torch.equal(kept["weights"], held)

@@ -7,9 +7,11 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from typing import TypeVar
 
 import torch
+from torch import Tensor
 
 from ..frames import Packer
 from .state import ServerState
@@ -25,8 +27,14 @@ class Desk:
     """
 
     def __init__(self, state: ServerState) -> None:
+        self._numel = state.layout.numel
         self.packer = Packer(state.layout)  # what came, unpacked
         self.room = state.room()  # what a pull selects
+
+    @cached_property
+    def model(self) -> Tensor:
+        """Room for θ, float32 [N]: a dense method's pull."""
+        return torch.zeros(self._numel)  # written once: pages are not fetched under the lock
 
 
 class Desks:

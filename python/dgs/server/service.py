@@ -167,6 +167,7 @@ class Server:
             log.exception("an error in the server ended the session of worker %d", worker.rank)
         finally:
             self._reception.dismiss(session, outcome, reason)
+            session.farewell()
 
     def _close(self) -> None:
         self._told.set()

@@ -88,11 +88,14 @@ class Session:
         self._unseen = Unseen(shared.budget)
         self._held = 0  # the version of the weights that the worker was sent last
         self._told_digest: str | None = None
+        self._echo: Tensor | None = None  # of the goodbye
         self.dropped = ""  # why the server ended it, if it did
         self.ended = threading.Event()  # set when nothing more will be applied
 
     def run(self) -> tuple[str, str]:
         """Serves the worker until its goodbye; returns the outcome that it told (a Report's), and why.
+
+        The goodbye is answered by `farewell`.
 
         Raises:
             TransportError, FrameError, ProtocolError: the session is to be dropped; θ is whole.
@@ -107,25 +110,31 @@ class Session:
         began, exchanges, sent = time.perf_counter(), self.worker.exchanges, self.worker.bytes_down
         self.worker.bytes_up += frame.numel()
         answers, told = self._shared.desks.run(lambda desk: self._answer(frame, desk))
-        try:
-            for answer in answers:
-                self._send(answer)
-        except TransportError as error:
-            if told is None:
-                raise
-            log.debug("worker %d did not wait for the echo of its goodbye: %s", self.worker.rank, error)
+        for answer in answers:
+            self._send(answer)
         if self.worker.exchanges > exchanges:
             seconds, down = time.perf_counter() - began, self.worker.bytes_down - sent
             made = Exchanged(self._held, self.worker.staleness, frame.numel(), down, seconds)
             self._shared.observer.exchanged(self.worker, made)
         return told
 
+    def farewell(self) -> None:
+        """Echoes the goodbye, if there was one; once the worker has left, so that it may rely on that."""
+        echo, self._echo = self._echo, None
+        if echo is None:
+            return
+        try:
+            self._send(echo)
+        except TransportError as error:
+            log.debug("worker %d did not wait for the echo of its goodbye: %s", self.worker.rank, error)
+
     def _answer(self, frame: Tensor, desk: Desk) -> tuple[list[Tensor], tuple[str, str] | None]:
         """Does what one frame asks; returns the frames to be sent, and of a goodbye what it told."""
         decoded = desk.packer.decode(frame)
         header = decoded.header
         if header.kind == Kind.GOODBYE:
-            return [self._reply(Kind.GOODBYE, header, b"")], self._goodbye(decoded)
+            self._echo = self._reply(Kind.GOODBYE, header, b"")
+            return [], self._goodbye(decoded)
         try:
             if header.kind == Kind.PUSH:
                 with self._shared.gate.shared():
@@ -184,7 +193,7 @@ class Session:
         if self._shared.observer.due(self.worker.rank):
             answer["tell"] = True
         if self.worker.dense:
-            return self._model(decoded.header, answer)
+            return self._model(decoded.header, answer, desk)
         version, selection = self._difference(density, values, desk)
         header = self._header(Kind.PULL, decoded.header, self.worker.codec_down, version)
         return self._packer.sparse(header, protocol.meta(**answer), selection)
@@ -233,8 +242,8 @@ class Session:
         self._watch(mirror, pushed)
         return version, selection
 
-    def _model(self, header: Header, answer: dict[str, Any]) -> Tensor:
-        snapshot = self._state.snapshot()
+    def _model(self, header: Header, answer: dict[str, Any], desk: Desk) -> Tensor:
+        snapshot = self._state.snapshot(desk.model)
         self._held = snapshot.version
         header = self._header(Kind.PULL, header, Codec.FLOAT32, snapshot.version)
         return self._packer.dense(header, protocol.meta(**answer), snapshot.theta)

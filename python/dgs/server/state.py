@@ -136,9 +136,10 @@ class ServerState:
         ops.sparse_add_([mirror.weights], offsets, selection)
         return version, selection.to_cpu()
 
-    def snapshot(self) -> Snapshot:
-        """A copy of θ at one version."""
-        theta = torch.zeros(self._theta.shape)  # written once, so that no push waits for fresh pages
+    def snapshot(self, out: Tensor | None = None) -> Snapshot:
+        """A copy of θ at one version; in `out`, float32 [N] on the CPU, if there is one."""
+        # New memory is written once before the lock, so that no push waits for fresh pages.
+        theta = torch.zeros(self._theta.shape) if out is None else out
         with self._lock.shared():
             theta.copy_(self._theta)
             return Snapshot(self._version, theta)

@@ -106,8 +106,10 @@ class _Desk:
             told = session.handle(frame)
         except DGSError as error:
             told = "died", str(error)
+        if told is not None:
+            self._reception.dismiss(session, *told)
+            session.farewell()
         replies = self._end.take()
         if told is not None:
             self._end.close()
-            self._reception.dismiss(session, *told)
         return replies if told is None or told[0] != "died" else None
