@@ -66,9 +66,22 @@ class UnaryWriter {
     }
   }
 
+  // Numbers that are bits already: those of `a`, then those of `b`, 62 at most of each.
+  void put_bits(std::uint64_t a, unsigned a_bits, std::uint64_t b, unsigned b_bits) {
+    if (a_bits + b_bits <= BitWriter::kMost) return bits_.put(a | b << a_bits, a_bits + b_bits);
+    put_long(a, a_bits);
+    put_long(b, b_bits);
+  }
+
   void finish() { bits_.finish(); }
 
  private:
+  void put_long(std::uint64_t field, unsigned bits) {
+    const unsigned lower = bits / 2;
+    bits_.put(field & ((std::uint64_t{1} << lower) - 1), lower);
+    bits_.put(field >> lower, bits - lower);
+  }
+
   BitWriter bits_;
 };
 

@@ -16,41 +16,111 @@ constexpr std::uint32_t kSqrt2 = 0x003504f3u;  // mantissa of the float32 neares
 
 struct Coded {
   std::uint32_t code;
-  bool exact;
+  std::uint32_t wrong;  // 0 where the value is exactly the code's
+};
+struct Valued {
+  std::uint32_t bits;
+  std::uint32_t wrong;  // 0 where the code stands for a value
+};
+
+// Codes of a few bits, eight at a time in as many bytes as a code has bits. Format::code and Format::decode
+// know no branch, so that the loops over a block's values become vectors.
+template <class Format, unsigned Bits>
+struct Packed {
+  static bool pack(std::span<const float> values, std::uint16_t scale, std::uint8_t* codes) {
+    std::uint8_t each[kMostTogether + 8];
+    std::uint32_t wrong = 0;
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      const Coded coded = Format::code(std::bit_cast<std::uint32_t>(values[i]), scale);
+      each[i] = static_cast<std::uint8_t>(coded.code);
+      wrong |= coded.wrong;
+    }
+    std::memset(each + values.size(), 0, 8);
+    for (std::size_t i = 0; i < values.size(); i += 8, codes += Bits) {
+      const std::uint64_t word = join(load_le<std::uint64_t>(each + i));
+      std::memcpy(codes, &word, (std::min<std::size_t>(8, values.size() - i) * Bits + 7) / 8);
+    }
+    return wrong == 0;
+  }
+
+  static bool unpack(ConstBytes codes, std::uint16_t scale, std::span<float> values) {
+    std::uint8_t each[kMostTogether + 8];
+    for (std::size_t i = 0; i < values.size(); i += 8) {
+      store_le(each + i, spread(load_tail(codes, i / 8 * Bits)));
+    }
+    std::uint32_t wrong = 0;
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      const Valued valued = Format::decode(each[i], scale);
+      values[i] = std::bit_cast<float>(valued.bits);
+      wrong |= valued.wrong;
+    }
+    const std::size_t used = values.size() * Bits % 8;
+    return wrong == 0 && (used == 0 || codes.back() >> used == 0);
+  }
+
+ private:
+  static constexpr std::size_t kMostTogether = 255;  // a block's count is a byte
+
+  // The low `bits` of each lane of a word.
+  static constexpr std::uint64_t low(unsigned bits, unsigned lane) {
+    return ((std::uint64_t{1} << bits) - 1) *
+           (~std::uint64_t{0} / ((std::uint64_t{1} << (lane - 1) << 1) - 1));
+  }
+  // Eight codes in a byte each to eight side by side, and back: lanes move together two by two.
+  static std::uint64_t join(std::uint64_t word) {
+    word = (word | word >> (8 - Bits)) & low(2 * Bits, 16);
+    word = (word | word >> (16 - 2 * Bits)) & low(4 * Bits, 32);
+    return (word | word >> (32 - 4 * Bits)) & low(8 * Bits, 64);
+  }
+  static std::uint64_t spread(std::uint64_t word) {
+    word &= low(8 * Bits, 64);
+    word = (word | word << (32 - 4 * Bits)) & low(4 * Bits, 32);
+    word = (word | word << (16 - 2 * Bits)) & low(2 * Bits, 16);
+    return (word | word << (8 - Bits)) & low(Bits, 8);
+  }
 };
 
 // n·2^(scale - 127), |n| <= 127, as n in 8 bits; the largest |n| of a block is 64 or more, or the scale is 1.
 struct Int8 {
-  static constexpr unsigned kBits = 8;
-
   static std::uint16_t scale_of(std::uint32_t largest) {
     return static_cast<std::uint16_t>(std::max<std::uint32_t>(largest >> 23, 7) - 6);
   }
   static bool valid(std::uint16_t scale) { return scale >= 1 && scale <= 248; }
 
-  static Coded code(std::uint32_t bits, std::uint16_t scale) {
-    const std::uint32_t magnitude = bits & ~kFloatSign, exponent = magnitude >> 23;
-    if (exponent < scale) return {0, false};  // below the scale, subnormal or zero
-    const std::uint32_t significand = (magnitude & kMantissa) | 0x00800000u, shift = 23 + scale - exponent;
-    const std::uint32_t n = significand >> shift;
-    const std::uint32_t code = (bits & kFloatSign) != 0 ? 256 - n : n;
-    return {code & 0xff, n << shift == significand && n <= 127};
+  // In floats, where every operation is exact: a scale and its inverse are powers of two, and what has a code
+  // is less than 2^7 of them. A value so small that it counts as 0 has none.
+  static bool pack(std::span<const float> values, std::uint16_t scale, std::uint8_t* codes) {
+    const float inverse = std::bit_cast<float>((254u - scale) << 23);
+    std::uint32_t wrong = 0;
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      const auto n = static_cast<std::int32_t>(values[i] * inverse);
+      wrong |= (value_of(n, scale) ^ std::bit_cast<std::uint32_t>(values[i])) | (n == 0 ? 1u : 0u);
+      codes[i] = static_cast<std::uint8_t>(n);
+    }
+    return wrong == 0;
   }
-  static bool decode(std::uint32_t code, std::uint16_t scale, std::uint32_t* bits) {
-    const bool negative = (code & 0x80) != 0;
-    const std::uint32_t n = negative ? 256 - code : code;
-    const auto top = static_cast<std::uint32_t>(std::bit_width(n | 1)) - 1;
-    *bits = (negative ? kFloatSign : 0) | (scale + top) << 23 | ((n << (23 - top)) & kMantissa);
-    return n != 0 && n != 128;
+  static bool unpack(ConstBytes codes, std::uint16_t scale, std::span<float> values) {
+    std::uint32_t wrong = 0;
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      const auto n = static_cast<std::int32_t>(static_cast<std::int8_t>(codes[i]));
+      wrong |= (n == 0 ? 1u : 0u) | (n == -128 ? 1u : 0u);
+      values[i] = std::bit_cast<float>(value_of(n, scale));
+    }
+    return wrong == 0;
+  }
+
+ private:
+  static std::uint32_t value_of(std::int32_t n, std::uint16_t scale) {
+    const float unit = std::bit_cast<float>(static_cast<std::uint32_t>(scale) << 23);
+    return std::bit_cast<std::uint32_t>(static_cast<float>(n) * unit);
   }
 };
 
 // Half octaves: t stands for 2^(t/2 - 127), the root of 2 rounded to float32. The block's largest is its
 // scale; a code's low bits say how many half octaves below it a magnitude is, its top bit the sign.
 template <unsigned Bits>
-struct Level {
-  static constexpr unsigned kBits = Bits;
-  static constexpr std::uint32_t kSign = 1u << (Bits - 1), kLowest = kSign - 1;
+struct Level : Packed<Level<Bits>, Bits> {
+  static constexpr std::uint32_t kLowest = (1u << (Bits - 1)) - 1;
 
   static std::uint32_t half_octave(std::uint32_t magnitude) {
     return 2 * (magnitude >> 23) + ((magnitude & kMantissa) != 0 ? 1 : 0);
@@ -61,33 +131,30 @@ struct Level {
   static bool valid(std::uint16_t scale) { return scale >= 2 && scale <= 509; }
 
   static Coded code(std::uint32_t bits, std::uint16_t scale) {
-    const std::uint32_t magnitude = bits & ~kFloatSign, mantissa = magnitude & kMantissa;
-    const std::uint32_t below = scale - half_octave(magnitude);
-    const bool exact = (mantissa == 0 || mantissa == kSqrt2) && magnitude >= 0x00800000u && below <= kLowest;
-    return {(below & kLowest) | ((bits & kFloatSign) != 0 ? kSign : 0), exact};
+    const std::uint32_t magnitude = bits & ~kFloatSign, half = half_octave(magnitude), below = scale - half;
+    const std::uint32_t wrong = (value_of(half) ^ magnitude) | (half < 2 ? 1u : 0u) | (below & ~kLowest);
+    return {(below & kLowest) | (bits >> 31) << (Bits - 1), wrong};
   }
-  static bool decode(std::uint32_t code, std::uint16_t scale, std::uint32_t* bits) {
-    const std::uint32_t below = code & kLowest;
-    if (scale < below + 2) return false;
-    const std::uint32_t t = scale - below;
-    *bits = ((code & kSign) != 0 ? kFloatSign : 0) | (t / 2) << 23 | (t % 2 != 0 ? kSqrt2 : 0);
-    return true;
+  static Valued decode(std::uint32_t code, std::uint16_t scale) {
+    const std::uint32_t half = scale - (code & kLowest);
+    const std::uint32_t sign = code >> (Bits - 1) << 31;
+    return {sign | value_of(half), static_cast<std::int32_t>(half) < 2 ? 1u : 0u};
   }
+
+ private:
+  static std::uint32_t value_of(std::uint32_t half) { return half >> 1 << 23 | ((0 - (half & 1)) & kSqrt2); }
 };
 
 // One magnitude, the upper 16 bits of a positive float32; a code is the sign.
-struct Sign {
-  static constexpr unsigned kBits = 1;
-
+struct Sign : Packed<Sign, 1> {
   static std::uint16_t scale_of(std::uint32_t largest) { return static_cast<std::uint16_t>(largest >> 16); }
   static bool valid(std::uint16_t scale) { return scale >= 0x0080 && scale < 0x7f80; }
 
   static Coded code(std::uint32_t bits, std::uint16_t scale) {
-    return {bits >> 31, (bits & ~kFloatSign) == static_cast<std::uint32_t>(scale) << 16};
+    return {bits >> 31, (bits & ~kFloatSign) ^ static_cast<std::uint32_t>(scale) << 16};
   }
-  static bool decode(std::uint32_t code, std::uint16_t scale, std::uint32_t* bits) {
-    *bits = code << 31 | static_cast<std::uint32_t>(scale) << 16;
-    return true;
+  static Valued decode(std::uint32_t code, std::uint16_t scale) {
+    return {code << 31 | static_cast<std::uint32_t>(scale) << 16, 0};
   }
 };
 
@@ -108,29 +175,11 @@ auto with_format(Codec codec, const Visit& visit) {
 }
 
 std::uint32_t largest_magnitude(std::span<const float> values) {
-  std::uint32_t largest = 0;
-  for (const float value : values)
-    largest = std::max(largest, std::bit_cast<std::uint32_t>(value) & ~kFloatSign);
-  return largest;
-}
-
-// Codes are packed eight at a time into as many bytes as a code has bits.
-template <class Format>
-bool pack_codes(std::span<const float> values, std::uint16_t scale, std::uint8_t* codes) {
-  bool exact = true;
-  for (std::size_t i = 0; i < values.size(); i += 8) {
-    const std::size_t n = std::min<std::size_t>(8, values.size() - i);
-    std::uint64_t word = 0;
-    for (std::size_t j = 0; j < n; ++j) {
-      const Coded coded = Format::code(std::bit_cast<std::uint32_t>(values[i + j]), scale);
-      exact &= coded.exact;
-      word |= static_cast<std::uint64_t>(coded.code) << (j * Format::kBits);
-    }
-    const std::size_t bytes = (n * Format::kBits + 7) / 8;
-    std::memcpy(codes, &word, bytes);
-    codes += bytes;
+  std::int32_t largest = 0;  // the order of positive floats is that of their bits
+  for (const float value : values) {
+    largest = std::max(largest, static_cast<std::int32_t>(std::bit_cast<std::uint32_t>(value) & ~kFloatSign));
   }
-  return exact;
+  return static_cast<std::uint32_t>(largest);
 }
 
 Status unsendable(std::span<const float> values, std::size_t begin, std::size_t count) {
@@ -153,7 +202,7 @@ Status pack_as(Codec codec, std::span<const std::uint8_t> counts, std::span<cons
     const auto block = values.subspan(at, count);
     const std::uint32_t largest = largest_magnitude(block);
     const std::uint16_t scale = Format::scale_of(largest);
-    if (!is_finite(largest) || !Format::valid(scale) || !pack_codes<Format>(block, scale, to)) {
+    if (!is_finite(largest) || !Format::valid(scale) || !Format::pack(block, scale, to)) {
       return unsendable(values, at, count);
     }
     entry[0] = count;
@@ -163,22 +212,6 @@ Status pack_as(Codec codec, std::span<const std::uint8_t> counts, std::span<cons
     at += count;
   }
   return {};
-}
-
-template <class Format>
-bool unpack_as(const ValueBlock& block, ConstBytes codes, float* values) {
-  constexpr std::uint32_t kMask = (1u << Format::kBits) - 1;
-  bool good = true;
-  std::uint64_t word = 0;
-  for (std::size_t i = 0; i < block.count; ++i) {
-    if (i % 8 == 0) word = load_tail(codes, i / 8 * Format::kBits);
-    std::uint32_t bits = 0;
-    good &= Format::decode(static_cast<std::uint32_t>(word) & kMask, block.scale, &bits);
-    word >>= Format::kBits;
-    values[i] = std::bit_cast<float>(bits);
-  }
-  const unsigned used = block.count * Format::kBits % 8;
-  return good && (used == 0 || codes.back() >> used == 0);
 }
 
 }  // namespace
@@ -205,7 +238,9 @@ ValueBlock read_table_entry(Codec codec, const std::uint8_t* entry) {
 }
 
 bool unpack_block(Codec codec, const ValueBlock& block, ConstBytes codes, float* values) {
-  return with_format(codec, [&](auto format) { return unpack_as<decltype(format)>(block, codes, values); });
+  return with_format(codec, [&](auto format) {
+    return decltype(format)::unpack(codes, block.scale, {values, block.count});
+  });
 }
 
 }  // namespace dgs::wire

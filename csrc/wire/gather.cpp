@@ -96,14 +96,15 @@ bool any_zero(std::span<const float> values) {
   return found != 0;
 }
 
-// The entries of one value block that are not zero; returns how many.
+// The entries of one value block that are not zero; returns how many. Each is written where the next one kept
+// belongs, without a branch: which of them are zero is anyone's guess.
 std::size_t copy_nonzero(std::span<const std::int64_t> from, std::span<const float> values,
                          std::uint64_t* indices, float* to) {
   std::size_t kept = 0;
   for (std::size_t i = 0; i < from.size(); ++i) {
-    if (is_zero(std::bit_cast<std::uint32_t>(values[i]))) continue;
     indices[kept] = static_cast<std::uint64_t>(from[i]);
-    to[kept++] = values[i];
+    to[kept] = values[i];
+    kept += is_zero(std::bit_cast<std::uint32_t>(values[i])) ? 0 : 1;
   }
   return kept;
 }

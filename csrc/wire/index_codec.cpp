@@ -4,17 +4,17 @@
 #include <algorithm>
 #include <bit>
 #include <numeric>
+#include <type_traits>
 
 #include "wire/bit_stream.h"
+#include "wire/rice_pairs.h"
 
 namespace dgs::wire {
 namespace {
 
 using Indices = std::span<const std::uint64_t>;
 
-// Gaps less one, some at a time: they stay in the first-level cache, and in 32 bits where they fit.
-constexpr std::size_t kGapsAtATime = 1024;
-
+// Gaps less one, some at a time, and in 32 bits where they fit.
 template <class Gap, class Visit>
 void for_gaps(Indices indices, const Visit& visit) {
   Gap gaps[kGapsAtATime];
@@ -63,24 +63,32 @@ void choose_rice(Indices indices, Block* block) {
 }
 
 template <class Gap>
-void write_rice(const Block& block, Indices indices, Bytes low, Bytes unary) {
-  const unsigned rice = block.rice;
+void write_gaps(std::span<const Gap> gaps, unsigned rice, BitWriter* low, UnaryWriter* unary) {
   const Gap mask = static_cast<Gap>((std::uint64_t{1} << rice) - 1);
+  const std::size_t fours = gaps.size() & ~std::size_t{3};
+  for (std::size_t i = 0; i < fours; i += 4) {
+    unary->put(gaps[i] >> rice, gaps[i + 1] >> rice, gaps[i + 2] >> rice, gaps[i + 3] >> rice);
+  }
+  for (std::size_t i = fours; i < gaps.size(); ++i) unary->put(gaps[i] >> rice);
+  const std::size_t packed = rice <= BitWriter::kMost / 4 ? fours : 0;
+  for (std::size_t i = 0; i < packed; i += 4) {
+    const std::uint64_t a = gaps[i] & mask, b = gaps[i + 1] & mask, c = gaps[i + 2] & mask,
+                        d = gaps[i + 3] & mask;
+    low->put((a | b << rice) | (c | d << rice) << (2 * rice), 4 * rice);
+  }
+  for (std::size_t i = packed; i < gaps.size(); ++i) low->put(gaps[i] & mask, rice);
+}
+
+template <class Gap>
+void write_rice(const Block& block, Indices indices, Bytes low, Bytes unary) {
+  const bool in_pairs = pairs_can_be_written();
   BitWriter low_bits(low);
   UnaryWriter quotients(unary);
   for_gaps<Gap>(indices, [&](std::span<const Gap> gaps) {
-    const std::size_t fours = gaps.size() & ~std::size_t{3};
-    for (std::size_t i = 0; i < fours; i += 4) {
-      quotients.put(gaps[i] >> rice, gaps[i + 1] >> rice, gaps[i + 2] >> rice, gaps[i + 3] >> rice);
+    if constexpr (std::is_same_v<Gap, std::uint32_t>) {
+      if (in_pairs) gaps = gaps.subspan(write_pairs(gaps, block.rice, &low_bits, &quotients));
     }
-    for (std::size_t i = fours; i < gaps.size(); ++i) quotients.put(gaps[i] >> rice);
-    const std::size_t packed = rice <= BitWriter::kMost / 4 ? fours : 0;
-    for (std::size_t i = 0; i < packed; i += 4) {
-      const std::uint64_t a = gaps[i] & mask, b = gaps[i + 1] & mask, c = gaps[i + 2] & mask,
-                          d = gaps[i + 3] & mask;
-      low_bits.put((a | b << rice) | (c | d << rice) << (2 * rice), 4 * rice);
-    }
-    for (std::size_t i = packed; i < gaps.size(); ++i) low_bits.put(gaps[i] & mask, rice);
+    write_gaps(gaps, block.rice, &low_bits, &quotients);
   });
   low_bits.finish();
   quotients.finish();
