@@ -19,7 +19,9 @@ from dgs_ext import wire
 from dgs_ext.wire import Codec, Header, Kind
 
 KIB, MIB = 1 << 10, 1 << 20
-SIZES = (KIB, 16 * KIB, 256 * KIB, MIB, 4 * MIB, 16 * MIB, 64 * MIB)
+SIZES = tuple(n * KIB for n in (1, 16, 256)) + tuple(
+    n * MIB for n in (1, 2, 4, 9, 16, 64)
+)  # from 8 MiB in two
 PING = 256  # bytes of what is answered with as much
 _TAG = 77  # of the raw messages, which share the link's own connection
 _LONG = timedelta(seconds=120)

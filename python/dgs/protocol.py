@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from .errors import AuthenticationError, DivergedError, ProtocolError, RefusedError
 
-PROTOCOL = 3
+PROTOCOL = 4
 MAX_TENSORS = 65535
 FRAME_SLACK = 1 << 17  # room for metadata and for small messages beside a dense model
 

@@ -17,7 +17,7 @@ MISFITS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "layout": ("tensor 0: 0.weight [64, 20] here, 0.weight [65, 20] there", {}, {"hidden": 65}),
     "method": ("the worker's method asgd is dense, the server's dgs is sparse", {"mode": "asgd"}, {}),
     "codec": ("the server sends bfloat16, the worker reads float32", {}, {"codecs": ["float32"]}),
-    "protocol": ("the worker speaks protocol 1, the server 3", {}, {"protocol": 1}),
+    "protocol": ("the worker speaks protocol 1, the server 4", {}, {"protocol": 1}),
     "wire": ("the worker writes frames of version 2, the server reads 1", {}, {"wire": 2}),
     "rank": ("rank 1 is taken by a worker that is alive", {"rank": 1}, {}),
 }

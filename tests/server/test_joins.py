@@ -69,7 +69,7 @@ def test_a_worker_that_does_not_fit_is_refused_on_both_sides(
 @pytest.mark.parametrize(
     ("code", "text", "field"),
     [
-        ("protocol", "speaks protocol 1, the server 3", {"protocol": 1}),
+        ("protocol", "speaks protocol 1, the server 4", {"protocol": 1}),
         ("wire", "frames of version 9", {"wire": 9}),
         ("codec", "the worker sends int3, the server reads float32", {"codec": "int3"}),
         ("codec", "the server sends float32, bfloat16, .*, the worker reads int3", {"codecs": ["int3"]}),
@@ -131,7 +131,7 @@ def test_a_server_without_the_token_is_not_believed(serve: Callable[..., Run]) -
         [{}],
         [{"nonce": 3}],
         [{"nonce": "short"}],
-        [{"nonce": "n" * 32}, {"protocol": 3}],
+        [{"nonce": "n" * 32}, {"protocol": 4}],
         [{"nonce": "n" * 32}, {}],
     ],
     ids=str,

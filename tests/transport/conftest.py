@@ -17,7 +17,7 @@ from dgs.transport import GlooListener, InProcessListener, Link, Listener, dial
 from dgs_ext import wire
 from dgs_ext.wire import Codec, Header, Kind
 
-SECONDS = timedelta(seconds=10)
+SECONDS = timedelta(seconds=30)
 
 
 class Meeting:
@@ -48,7 +48,7 @@ class Meeting:
         worker, server = self.meet()
         theirs = self.pool.submit(worker.open, "1-session", cap, SECONDS)
         server.open("1-session", cap if server_cap is None else server_cap, SECONDS)
-        theirs.result(10)
+        theirs.result(30)
         return worker, server
 
     def close(self) -> None:

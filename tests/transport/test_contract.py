@@ -28,7 +28,7 @@ from dgs_ext import wire
 if TYPE_CHECKING:
     from conftest import Meeting
 
-SECONDS = timedelta(seconds=10)
+SECONDS = timedelta(seconds=30)
 MakeFrame = Callable[..., Tensor]
 
 
@@ -61,7 +61,7 @@ def test_hear_gives_up_in_time(meeting: Meeting) -> None:
     began = time.monotonic()
     with pytest.raises(LinkTimeoutError):
         worker.hear(timedelta(seconds=0.2))
-    assert 0.15 < time.monotonic() - began < 5
+    assert 0.15 < time.monotonic() - began < 30
 
 
 def test_hear_is_interrupted(meeting: Meeting, later: Callable[..., None]) -> None:
@@ -78,7 +78,7 @@ def test_a_link_interrupted_before_it_is_open_does_not_open(meeting: Meeting) ->
     with pytest.raises(LinkClosedError):
         server.open("1-session", 100, timedelta(seconds=1))
     server.close()
-    theirs.exception(10)  # opened, or failed in time: both ends are free again
+    theirs.exception(30)  # opened, or failed in time: both ends are free again
 
 
 def test_two_sessions_do_not_meet(meeting: Meeting) -> None:
@@ -86,7 +86,7 @@ def test_two_sessions_do_not_meet(meeting: Meeting) -> None:
     theirs = meeting.pool.submit(worker.open, "2-other", 100, timedelta(seconds=1))
     with pytest.raises(TransportError):
         server.open("1-session", 100, timedelta(seconds=1))
-    assert isinstance(theirs.exception(10), TransportError)
+    assert isinstance(theirs.exception(30), TransportError)
 
 
 def test_frames_arrive_whole_and_in_order_both_ways(meeting: Meeting, frame: MakeFrame) -> None:
@@ -105,7 +105,7 @@ def test_frames_arrive_whole_and_in_order_both_ways(meeting: Meeting, frame: Mak
         assert torch.equal(server.receive(SECONDS), f)
     for f in down:
         server.send(f, SECONDS)
-    theirs.result(10)
+    theirs.result(30)
 
 
 def test_large_frames(meeting: Meeting, frame: MakeFrame) -> None:
@@ -114,7 +114,7 @@ def test_large_frames(meeting: Meeting, frame: MakeFrame) -> None:
     for source, target in ((worker, server), (server, worker)):
         theirs = meeting.pool.submit(source.send, sent, SECONDS)
         assert torch.equal(target.receive(SECONDS), sent)
-        theirs.result(10)
+        theirs.result(30)
 
 
 def test_memory_may_be_reused_when_send_returns(meeting: Meeting, frame: MakeFrame) -> None:
@@ -124,7 +124,7 @@ def test_memory_may_be_reused_when_send_returns(meeting: Meeting, frame: MakeFra
     received = meeting.pool.submit(lambda: server.receive(SECONDS).clone())
     worker.send(sent, SECONDS)
     sent.zero_()
-    assert torch.equal(received.result(10), expected)
+    assert torch.equal(received.result(30), expected)
 
 
 def test_a_frame_over_the_cap_is_not_sent_and_the_link_lives(meeting: Meeting, frame: MakeFrame) -> None:
@@ -134,7 +134,7 @@ def test_a_frame_over_the_cap_is_not_sent_and_the_link_lives(meeting: Meeting, f
     fits = frame(2, 1000)
     theirs = meeting.pool.submit(worker.send, fits, SECONDS)
     assert torch.equal(server.receive(SECONDS), fits)
-    theirs.result(10)
+    theirs.result(30)
 
 
 def test_an_honest_frame_over_the_receivers_cap_is_a_typed_error(meeting: Meeting, frame: MakeFrame) -> None:
@@ -144,12 +144,12 @@ def test_an_honest_frame_over_the_receivers_cap_is_a_typed_error(meeting: Meetin
     with pytest.raises(FrameTooLargeError, match="500000 payload bytes passes the session's cap of 1000"):
         server.receive(SECONDS)
     server.close()
-    error = theirs.exception(10)
+    error = theirs.exception(30)
     assert error is None or isinstance(error, TransportError)
     fine = frame(2, 10)
     theirs = meeting.pool.submit(other_worker.send, fine, SECONDS)
     assert torch.equal(other_server.receive(SECONDS), fine)
-    theirs.result(10)
+    theirs.result(30)
 
 
 def test_garbage_is_no_header(meeting: Meeting) -> None:
@@ -158,7 +158,7 @@ def test_garbage_is_no_header(meeting: Meeting) -> None:
     theirs = meeting.pool.submit(worker.send, garbage, SECONDS)
     with pytest.raises(FrameError, match="bad_magic"):
         server.receive(SECONDS)
-    theirs.result(10)
+    theirs.result(30)
 
 
 def test_a_closed_peer_is_noticed_at_once(meeting: Meeting, frame: MakeFrame) -> None:
@@ -169,7 +169,7 @@ def test_a_closed_peer_is_noticed_at_once(meeting: Meeting, frame: MakeFrame) ->
         server.receive(None)
     with pytest.raises(TransportError):
         server.send(frame(), SECONDS)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
 
 
 def test_receive_gives_up_in_time_and_the_link_is_dead(meeting: Meeting, frame: MakeFrame) -> None:
@@ -177,7 +177,7 @@ def test_receive_gives_up_in_time_and_the_link_is_dead(meeting: Meeting, frame: 
     began = time.monotonic()
     with pytest.raises(LinkTimeoutError):
         server.receive(timedelta(seconds=0.2))
-    assert 0.15 < time.monotonic() - began < 5
+    assert 0.15 < time.monotonic() - began < 30
     with pytest.raises(TransportError):
         server.send(frame(), SECONDS)
     with pytest.raises(TransportError):
@@ -196,7 +196,7 @@ def test_interrupt_wakes_a_receive_of_another_thread(meeting: Meeting, later: Ca
     began = time.monotonic()
     with pytest.raises(LinkClosedError):
         server.receive(None)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
     with pytest.raises(LinkClosedError):
         server.receive(None)
     server.close()
@@ -211,12 +211,12 @@ def test_interrupting_one_session_leaves_the_others(meeting: Meeting, frame: Mak
     server.interrupt()
     sent = frame(1, 100)
     other_worker.send(sent, SECONDS)
-    assert torch.equal(received.result(10), sent)
+    assert torch.equal(received.result(30), sent)
 
 
 def _heard(link: Link, silence: float) -> bool:
     """Whether a beat has come: it takes its time through a store."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while link.silence() >= silence:
         if time.monotonic() > deadline:
             return False
@@ -245,7 +245,7 @@ def test_a_beat_passes_while_the_other_end_receives(meeting: Meeting) -> None:
     worker.beat()
     assert _heard(server, 0.2)
     worker.close()
-    assert isinstance(waiting.exception(10), LinkClosedError)
+    assert isinstance(waiting.exception(30), LinkClosedError)
 
 
 def test_a_frame_before_open_is_an_error(meeting: Meeting, frame: MakeFrame) -> None:
@@ -272,13 +272,13 @@ def test_links_are_apart(meeting: Meeting, frame: MakeFrame) -> None:
     for (_, server), f in reversed(list(zip(pairs, sent, strict=True))):
         assert torch.equal(server.receive(SECONDS), f)
     for t in theirs:
-        t.result(10)
+        t.result(30)
 
 
 def test_accept_gives_up_in_time(meeting: Meeting) -> None:
     began = time.monotonic()
     assert meeting.listener.accept(timedelta(seconds=0.1)) is None
-    assert 0.05 < time.monotonic() - began < 5
+    assert 0.05 < time.monotonic() - began < 30
 
 
 def test_nobody_is_met_after_the_listener_has_closed(meeting: Meeting) -> None:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 from torch import Tensor
+from waiting import until
 
 from dgs.errors import FrameError, LinkClosedError, PortInUseError, ServerUnreachableError, TransportError
 from dgs.transport import GlooLink, GlooListener, dial
@@ -30,7 +31,7 @@ from dgs_ext import wire
 if TYPE_CHECKING:
     from conftest import Meeting
 
-SECONDS = timedelta(seconds=10)
+SECONDS = timedelta(seconds=30)
 PEER = """
 import sys, time, torch
 from datetime import timedelta
@@ -69,7 +70,7 @@ def _rounds(meeting_of: Callable[[str], Meeting], frame: Tensor, count: int) -> 
             worker, server = meeting.open()
             theirs = meeting.pool.submit(worker.send, frame, SECONDS)
             server.receive(SECONDS)
-            theirs.result(10)
+            theirs.result(30)
             server.interrupt()
             meeting.meet()  # one that never opens
         finally:
@@ -83,10 +84,7 @@ def test_nothing_is_left_of_closed_links(gloo_meeting: Meeting, frame: Callable[
     _rounds(type(meeting), frame(1, 1000), 1)  # what gloo makes once stays
     before = _held()
     _rounds(type(meeting), frame(1, 1000), 5)
-    deadline = time.monotonic() + 5
-    while (after := _held()) > before and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert after <= before
+    until(lambda: _held() <= before, "as many threads and files as before")
 
 
 def test_a_killed_peer_is_noticed_by_its_own_link_only() -> None:
@@ -117,14 +115,12 @@ def test_a_killed_peer_is_noticed_by_its_own_link_only() -> None:
             for t in threads:
                 t.start()
             peers[0].send_signal(signal.SIGKILL)
-            deadline = time.monotonic() + 10
-            while not any(e.is_set() for e in ended) and time.monotonic() < deadline:
-                time.sleep(0.01)
+            until(lambda: any(e.is_set() for e in ended), "the link has ended")
             time.sleep(0.3)
             assert [e.is_set() for e in ended].count(True) == 1
             peers[1].send_signal(signal.SIGKILL)
             for t in threads:
-                t.join(10)
+                t.join(30)
             assert all(e.is_set() for e in ended)
         finally:
             for link in links:
@@ -150,7 +146,7 @@ def test_no_server_is_a_typed_error_in_time() -> None:
     began = time.monotonic()
     with pytest.raises(ServerUnreachableError, match=f"no server at 127.0.0.1:{port}"):
         dial("127.0.0.1", port, timedelta(seconds=0.5))
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
 
 
 def test_an_unknown_host_is_a_typed_error() -> None:
@@ -187,7 +183,7 @@ def test_something_else_that_listens_is_no_server() -> None:
         began = time.monotonic()
         with pytest.raises(ServerUnreachableError):
             dial("127.0.0.1", other.getsockname()[1], timedelta(seconds=1))
-        assert time.monotonic() - began < 20
+        assert time.monotonic() - began < 60
 
 
 def test_a_store_that_no_server_uses_is_no_server() -> None:
@@ -303,7 +299,7 @@ def _send_all(worker: GlooLink, server: GlooLink, frames: list[Tensor]) -> Itera
 def test_frames_around_the_first_messages_size_arrive_whole(frame: Callable[..., Tensor]) -> None:
     sizes = (10, FIRST - 65, FIRST - 64, FIRST - 63, 3, 3 * FIRST, 2 * FIRST, 0)
     frames = [frame(i, size - wire.HEADER_BYTES if size > FIRST else size) for i, size in enumerate(sizes)]
-    with _open(4 << 20) as (worker, server):
+    with _open(3 * FIRST) as (worker, server):
         for sent, got in zip(frames, _send_all(worker, server, frames), strict=True):
             assert torch.equal(sent, got)
 
@@ -311,16 +307,30 @@ def test_frames_around_the_first_messages_size_arrive_whole(frame: Callable[...,
 def test_the_room_of_a_snapshot_is_given_back_and_that_of_steady_frames_kept(
     frame: Callable[..., Tensor],
 ) -> None:
-    large, small = frame(1, 8 << 20), frame(2, 2 << 20)
-    with _open(8 << 20) as (worker, server):
+    large, small = frame(1, 2 * FIRST), frame(2, FIRST // 4)
+    with _open(2 * FIRST) as (worker, server):
         where = [got.data_ptr() for got in _send_all(worker, server, [large] * 3)]
-        assert len(set(where)) == 1 and server._buffer.numel() > 8 << 20
+        assert len(set(where)) == 1 and server._buffer.numel() > 2 * FIRST
         for got in _send_all(worker, server, [small, small, small]):
             assert torch.equal(got, small)
-        assert server._buffer.numel() > 8 << 20, "a large one may come again"
+        assert server._buffer.numel() > 2 * FIRST, "a large one may come again"
         where = [got.data_ptr() for got in _send_all(worker, server, [small] * 6)]
-        assert server._buffer.numel() < 3 << 20 and len(set(where[1:])) == 1
+        assert server._buffer.numel() == FIRST and len(set(where[1:])) == 1
         assert [torch.equal(got, large) for got in _send_all(worker, server, [large])] == [True]
+
+
+def test_the_pages_that_a_large_first_message_touched_are_given_back_too(
+    frame: Callable[..., Tensor],
+) -> None:
+    large, small = frame(1, FIRST // 2), frame(2, 1000)
+    with _open(FIRST) as (worker, server):
+        rooms = [server._buffer]
+        for sent in [large] * 2 + [small] * 3 + [large] + [small] * 9:
+            for got in _send_all(worker, server, [sent]):
+                assert torch.equal(got, sent)
+            if server._buffer is not rooms[-1]:
+                rooms.append(server._buffer)
+        assert len(rooms) == 2 and server._touched < FIRST // 100
 
 
 def test_a_message_that_is_no_frame_is_not_taken_for_the_last_one(frame: Callable[..., Tensor]) -> None:

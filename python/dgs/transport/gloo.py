@@ -3,8 +3,9 @@
 
 A worker takes a ticket in the store, and both sides exchange JSON under the ticket's keys; `open` builds the group.
 gloo aborts the process when a message is larger than the buffer posted for it, so a frame travels as its first FIRST
-bytes, for which there is always room, and then exactly the rest that its header declares. Each message costs a round
-trip beside its bytes (a send completes when the other end has posted a receive), so that most frames are to be one.
+bytes, for which there is always room, and then exactly the rest that its header declares. A second message costs a
+round trip beside its bytes (it goes when the other end has posted its receive), so that it is to be for large frames,
+where that is little. Room that no frame reaches is memory that is never touched, and takes none.
 """
 
 from __future__ import annotations
@@ -32,11 +33,14 @@ dist: Any = torch.distributed  # its gloo and store classes are untyped
 Store = Any
 
 POLL = 0.01
-FIRST = 1 << 20  # bytes of a frame's first message at most; memory that no frame has reached is never touched
+FIRST = 1 << 23  # bytes of a frame's first message at most
 SERVER, WORKER = 0, 1
 _FOREVER, _AT_ONCE = timedelta(days=365), timedelta(milliseconds=1)  # gloo takes 0 for its default
 _FIRST_TAG, _REST_TAG, _WAKE_TAG = 0, 1, 2
-_SMALLER = 4  # frames in a row that needed less than a quarter of the buffer: it is given back
+_SMALLER = (
+    4  # frames in a row that needed less than a quarter of what is touched of the buffer: that is given back
+)
+_LITTLE = 1 << 20  # bytes: so much is kept
 
 T = TypeVar("T")
 
@@ -69,7 +73,7 @@ class GlooLink(Link):
         self._group: Any = None
         self._cap = 0
         self._buffer = torch.empty(FIRST, dtype=torch.uint8)
-        self._smaller = 0
+        self._touched = self._smaller = 0
         self._interrupted = False
         self._beats, self._last_beat, self._seen = 0, b"", time.monotonic()
 
@@ -160,12 +164,13 @@ class GlooLink(Link):
         return self._buffer[:total]
 
     def _make_room(self, total: int) -> None:
-        """Grows the buffer, which holds a first message, to a frame's size; shrinks it behind a snapshot."""
-        size = self._buffer.numel()
-        self._smaller = self._smaller + 1 if size > FIRST and total < size // 4 else 0
-        if total <= size and self._smaller < _SMALLER:
+        """Grows the buffer, which holds a first message, to a frame's size; takes a new one behind a snapshot."""
+        self._touched = max(self._touched, total)
+        small = total < self._touched // 4 and self._touched > _LITTLE
+        self._smaller = self._smaller + 1 if small else 0
+        if total <= self._buffer.numel() and self._smaller < _SMALLER:
             return
-        self._smaller = 0
+        self._touched, self._smaller = total, 0
         room = torch.empty(max(FIRST, total + total // 4), dtype=torch.uint8)
         room[: min(FIRST, total)] = self._buffer[: min(FIRST, total)]
         self._buffer = room
