@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -28,7 +30,7 @@ def slots(numels: Tensor, counts: Tensor) -> Tensor:
 
 
 class Room:
-    """A Selection that is made anew only when it no longer fits.
+    """A Selection whose buffers are made anew only when they are too small.
 
     Args:
         numels: the segments' sizes, int64 [S].
@@ -39,6 +41,7 @@ class Room:
     def __init__(self, numels: Tensor, device: torch.device, *, sampled: bool) -> None:
         self._numels, self._device, self.sampled = numels, device, sampled
         self._selection: Selection | None = None
+        self._buffers: Selection | None = None  # the largest one so far
         self._counts: Tensor | None = None
 
     def of(self, counts: Tensor) -> Selection:
@@ -47,8 +50,17 @@ class Room:
             if self._counts is not None and not self.sampled:
                 counts = torch.maximum(counts, self._counts)
             capacity = slots(self._numels, counts) if self.sampled else counts
-            self._selection, self._counts = Selection.allocate(capacity, self._device), counts
+            self._selection, self._counts = self._cut(capacity), counts
         return self._selection
+
+    def _cut(self, capacity: Tensor) -> Selection:
+        total, old = int(capacity.sum()), self._buffers
+        if old is None or old.indices.numel() < total:
+            self._buffers = Selection.allocate(capacity, self._device)
+            return self._buffers
+        starts = torch.zeros_like(old.starts)
+        torch.cumsum(capacity, 0, out=starts[1:])
+        return replace(old, indices=old.indices[:total], values=old.values[:total], starts=starts)
 
     def _fits(self, counts: Tensor) -> bool:
         if self._counts is None or counts is self._counts:

@@ -44,6 +44,19 @@ def test_room_is_kept_while_it_fits() -> None:
     assert sampled.of(many.clone()) is first and sampled.of(few) is not first, "the cut is that of its counts"
 
 
+def test_a_sampled_selection_of_other_counts_lies_in_the_same_buffers() -> None:
+    room = Room(NUMELS, torch.device("cpu"), sampled=True)
+    many, few = torch.tensor([600, 40, 20]), torch.tensor([60, 40, 2])
+    first = room.of(many)
+    for counts in (few, many):
+        cut = room.of(counts)
+        assert cut.starts.diff().tolist() == slots(NUMELS, counts).tolist()
+        assert cut.indices.numel() == cut.values.numel() == int(cut.starts[-1])
+        assert cut.indices.data_ptr() == first.indices.data_ptr()
+        assert cut.values.data_ptr() == first.values.data_ptr()
+    assert room.of(NUMELS).indices.numel() == int(NUMELS.sum()), "more than they hold"
+
+
 @pytest.mark.parametrize("codec", ["float32", "bfloat16"])
 @pytest.mark.parametrize("mode", ["dgs", "gd", "dgc"])
 def test_pushes_and_pulls_float_and_mirrors_stay_true(mode: str, codec: str) -> None:
