@@ -63,9 +63,9 @@ class _Pair:
         self.worker.append(_now(model) - began - (came - sent))
         self.server.append(came - sent)
 
-    def medians(self) -> tuple[float, float]:
-        """Seconds of the worker and of the server, the first exchange left out: it allocates."""
-        return statistics.median(self.worker[1:]), statistics.median(self.server[1:])
+    def seconds(self) -> tuple[float, float]:
+        """What the worker and the server take."""
+        return _usual(self.worker), _usual(self.server)
 
 
 def measured(layout: Layout, device: torch.device, rounds: int = 9) -> Costs:
@@ -74,7 +74,7 @@ def measured(layout: Layout, device: torch.device, rounds: int = 9) -> Costs:
     Args:
         layout: of the model that is to be trained; several copies of it are made.
         device: where the worker trains.
-        rounds: exchanges of each kind, by turns; medians count.
+        rounds: exchanges of each kind, by turns; lower quartiles count.
 
     Raises:
         ConfigError: the device cannot be used.
@@ -96,7 +96,7 @@ def measured(layout: Layout, device: torch.device, rounds: int = 9) -> Costs:
     for pair in pairs:
         pair.node.leave()
     optimizer = _optimizer(make(), generator, rounds)
-    sparse, (dense_worker, dense_server) = [pair.medians() for pair in pairs[:-1]], pairs[-1].medians()
+    sparse, (dense_worker, dense_server) = [pair.seconds() for pair in pairs[:-1]], pairs[-1].seconds()
     entries = [_entries(layout, density) for density in _DENSITIES]
     every = 2 * dense(layout, config.CODECS["float32"]).entries
     select, pack = _line(entries, [worker for worker, _ in sparse])
@@ -136,7 +136,12 @@ def _optimizer(net: _Net, generator: torch.Generator, rounds: int) -> float:
         began = _now(net)
         sgd.step()
         times.append(_now(net) - began)
-    return statistics.median(times[1:])
+    return _usual(times)
+
+
+def _usual(times: Sequence[float]) -> float:
+    """The lower quartile, which other work on the machine hardly moves; the first is left out: it allocates."""
+    return statistics.quantiles(times[1:], n=4, method="inclusive")[0]
 
 
 def _now(net: _Net) -> float:
