@@ -4,20 +4,11 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import fields
-from typing import Any
 
-import dgs
+from dgs import options
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
-    """Adds an option for each of dgs.Settings: --mode, --rank, --world-size, --density, --codec, --run-dir and so on.
-
-    One that is not given is None: the environment and the library's default decide. But progress is shown.
-    """
-    settings = parser.add_argument_group("settings of the library")
-    settings.add_argument("--sparsity", help="1 - density")
-    for setting in fields(dgs.Settings):
-        kind: dict[str, Any] = {"action": argparse.BooleanOptionalAction} if setting.type == "bool" else {}
-        settings.add_argument(f"--{setting.name.replace('_', '-')}", help=setting.metadata["doc"], **kind)
+    """Adds --mode, --rank, --world-size, --density, --codec, --run-dir and so on; the progress is shown."""
+    options.add_settings(parser)
     parser.set_defaults(progress=True)

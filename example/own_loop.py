@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """A whole program, to copy: put in your model and data, and start it once per process.
 
-    python own_loop.py --rank 0 --world-size 3    # the server
-    python own_loop.py --rank 1 --world-size 3    # a worker; --rank 2 the other
+    python -m dgs.launch --workers 2 own_loop.py                  # a server and two workers, here
+    python own_loop.py --rank 1 --world-size 3 --master ADDRESS   # one of several machines; rank 0 serves
 """
 
 import argparse
-import os
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import dgs
+from dgs.config import resolve
 
 
 def batch(size: int) -> tuple[Tensor, Tensor]:
@@ -22,15 +22,16 @@ def batch(size: int) -> tuple[Tensor, Tensor]:
 
 
 parser = argparse.ArgumentParser()
-parser.add_argument("--rank", type=int, default=os.environ.get("RANK", 0), help="0 serves, 1.. work")
-parser.add_argument("--world-size", type=int, help="the server and all workers; else $WORLD_SIZE")
+parser.add_argument("--rank", type=int, help="0 serves, 1.. work; else as dgs.launch, torchrun or srun say")
+parser.add_argument("--world-size", type=int, help="the server and all workers; else the same")
 parser.add_argument("--master", help="the server's address, on all machines; else $MASTER_ADDR, or this machine")
 parser.add_argument("--max-version", type=int, default=1500, help="steps of all workers together")
 args = parser.parse_args()
+rank = resolve(args).rank or 0
 
-torch.manual_seed(args.rank)  # each worker draws points of its own; all begin with the server's weights
+torch.manual_seed(rank)  # each worker draws points of its own; all begin with the server's weights
 net = nn.Sequential(nn.Linear(2, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 4))
-if args.rank == 0:
+if rank == 0:
     dgs.init_server(args, net)  # returns when the workers are done, and net is trained
     points, rings = batch(10_000)
     print(f"accuracy {(net(points).argmax(1) == rings).float().mean():.1%}")

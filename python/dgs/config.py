@@ -26,7 +26,8 @@ class Settings:
     """Everything that can be set about a run; each is a keyword, an attribute of `args`, or an environment variable.
 
     The environment variable of a setting is DGS_<NAME> (DGS_SERVER_CUDA for `cuda`: DGS_CUDA is the build's),
-    besides torchrun's RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT. `sparsity` is accepted for 1 - density.
+    besides torchrun's RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT, and where neither gives a rank or a world size,
+    those of a task that Slurm's srun started among several. `sparsity` is accepted for 1 - density.
     """
 
     mode: str = _setting("dgs", "dgs, asgd, gd, dgc or sgd")
@@ -220,7 +221,7 @@ _VARIABLES = {"cuda": "DGS_SERVER_CUDA"}  # where it is not DGS_<NAME>
 
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = _from_slurm(environ)
     for f in fields(Settings):
         for key in (f.metadata["env"], _VARIABLES.get(f.name, f"DGS_{f.name.upper()}")):
             if key and environ.get(key):
@@ -228,6 +229,18 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
     if environ.get("DGS_SPARSITY"):
         found["sparsity"] = environ["DGS_SPARSITY"]
     return found
+
+
+_PLACE = ("RANK", "WORLD_SIZE", "DGS_RANK", "DGS_WORLD_SIZE")
+
+
+def _from_slurm(environ: Mapping[str, str]) -> dict[str, str]:
+    """Rank and world size of one of srun's tasks; a batch script and a lone task say nothing of a run's."""
+    tasks = environ.get("SLURM_NTASKS", "")
+    step = environ.get("SLURM_STEP_ID") and environ.get("SLURM_PROCID")  # a batch script has the latter, but no step
+    if not step or any(environ.get(name) for name in _PLACE) or not tasks.isdecimal() or int(tasks) < 2:
+        return {}
+    return {"rank": environ["SLURM_PROCID"], "world_size": tasks}
 
 
 def _kind(f: Field[Any]) -> type:

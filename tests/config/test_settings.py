@@ -35,6 +35,36 @@ def test_torchruns_variables_and_the_librarys_own_over_them() -> None:
     assert (found.rank, found.world_size, found.master, found.port) == (2, 4, "10.1.2.3", 8)
 
 
+SRUN = {"SLURM_STEP_ID": "0", "SLURM_PROCID": "2", "SLURM_NTASKS": "4"}
+
+
+def test_a_task_of_srun_knows_its_place() -> None:
+    found = settled(None, SRUN | {"MASTER_ADDR": "node1"})
+    assert (found.rank, found.world_size, found.master) == (2, 4, "node1")
+    assert settled(None, SRUN, rank=1).rank == 1
+
+
+@pytest.mark.parametrize(
+    ("changed", "place"),
+    [
+        ({"RANK": "1", "WORLD_SIZE": "3"}, (1, 3)),
+        ({"DGS_WORLD_SIZE": "5"}, (None, 5)),
+        ({"DGS_RANK": "1"}, (1, None)),
+        ({"SLURM_STEP_ID": ""}, (None, None)),
+        ({"SLURM_PROCID": ""}, (None, None)),
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "1"}, (None, None)),
+        ({"SLURM_NTASKS": ""}, (None, None)),
+    ],
+    ids=str,
+)
+def test_slurm_counts_only_in_one_of_several_tasks_that_nobody_else_has_placed(
+    changed: dict[str, str], place: tuple[int | None, int | None]
+) -> None:
+    """A batch script has the variables of a task, but no step; a job of one task, as in an array, is no run's."""
+    found = settled(None, SRUN | changed)
+    assert (found.rank, found.world_size) == place
+
+
 def test_what_is_none_or_absent_is_not_given() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--density", type=float)

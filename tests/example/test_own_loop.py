@@ -12,10 +12,18 @@ PARAMETERS = 3 * 256 + 257 * 256 + 257 * 4
 
 def test_a_server_and_two_workers(repository: Path, port: int) -> None:
     script = repository / "example" / "own_loop.py"
-    environment = {"MASTER_PORT": str(port), "WORLD_SIZE": "3"}  # as torchrun and dgs.launch set it
-    ranks = [start(script, "--max-version=400", **environment, RANK=rank) for rank in "01"]
-    ranks.append(start(script, "--max-version=400", "--rank=2", **environment))
-    (server, _), *workers = finish(*ranks)
+    places: list[dict[str, str]] = [
+        {"RANK": "0", "WORLD_SIZE": "3"},  # as torchrun and dgs.launch set it
+        {"SLURM_STEP_ID": "0", "SLURM_PROCID": "1", "SLURM_NTASKS": "3"},
+        {"WORLD_SIZE": "3"},
+    ]
+    options: list[list[str]] = [[], [], ["--rank=2"]]
+    (server, _), *workers = finish(
+        *(
+            start(script, "--max-version=400", *given, MASTER_PORT=str(port), **place)
+            for given, place in zip(options, places, strict=True)
+        )
+    )
     accuracy = float(server.partition("accuracy ")[2].partition("%")[0])
     assert accuracy > 60, server  # the most frequent ring has 44 %
     for said, _ in workers:
