@@ -46,8 +46,15 @@ class Job:
 
     def settings(self, rank: int) -> config.Settings:
         """Those of the server (rank 0) or a worker."""
+        world = self.workers + 1
         return config.resolve(
-            None, {}, rank=rank, world_size=self.workers + 1, codec=self.codec, density=self.density
+            None,
+            {},
+            rank=rank,
+            world_size=world,
+            codec=self.codec,
+            codec_down=self.codec,  # plain torch knows no other, and the traffic is to be the same
+            density=self.density,
         )
 
 
@@ -81,6 +88,14 @@ class Outcome:
 
 def work(job: Job, rank: int, port: int, together: Any, told: Any) -> None:
     """A worker's process: joins, exchanges, and tells when each exchange began and ended and what it holds."""
+    try:
+        _work(job, rank, port, together, told)
+    except BaseException:
+        together.abort()  # nobody waits for what does not come
+        raise
+
+
+def _work(job: Job, rank: int, port: int, together: Any, told: Any) -> None:
     torch.set_num_threads(1)
     layout = models.layout(job.model)
     links: list[TimedLink] = []
