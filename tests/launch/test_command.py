@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from family import children
 from waiting import until
 
 import dgs
@@ -74,7 +75,8 @@ def test_a_killed_worker_leaves_the_others_training(start: Start, tmp_path: Path
     example = repository / "example" / "own_loop.py"
     launcher = start("--workers", 2, example, "--max-version", 10_000_000, **often)
     until(lambda: _version(saved) > 0, "they train", 120)
-    os.kill(_worker(launcher.pid, rank=1), signal.SIGKILL)
+    (worker,) = (pid for pid, environ in children(launcher.pid) if environ.get("RANK") == "1")
+    os.kill(worker, signal.SIGKILL)
     err = tmp_path / "err"
     until(
         lambda: (
@@ -95,18 +97,6 @@ def test_a_killed_worker_leaves_the_others_training(start: Start, tmp_path: Path
 def _version(folder: Path) -> int:
     """That of the newest checkpoint, 0 before the first."""
     return max((int(path.name.rpartition("-")[2]) for path in folder.glob("0*-version-*")), default=0)
-
-
-def _worker(launcher: int, rank: int) -> int:
-    """The launcher's child of that rank."""
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            if parent == launcher and f"\0RANK={rank}\0".encode() in (folder / "environ").read_bytes():
-                return int(folder.name)
-        except (FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
-            continue
-    raise LookupError(f"no worker {rank}")
 
 
 def test_when_nobody_reads_on_it_ends_quietly(

@@ -6,15 +6,21 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from family import children
+from waiting import until
+
+if TYPE_CHECKING:
+    from conftest import Node
 
 Command = Callable[..., list[str]]
 
@@ -33,6 +39,39 @@ def test_torchrun(port: int, command: Command, environ: dict[str, str]) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     report = _report(done.stdout)
     assert report["workers"] == [[1, "finished"], [2, "finished"]] and report["version"] == 40
+
+
+def test_one_torchrun_per_worker_starts_a_killed_one_again(
+    start: Callable[..., Node], port: int, command: Command, environ: dict[str, str]
+) -> None:
+    """Its agent has a meeting point of its own; the worker goes to the server's. The other one notices nothing."""
+    server = start("server", port=port, world_size=3, grace=0.5)
+    endless = {"steps": 1_000_000, "pause": 0.01, "with": True}
+    other = start("worker", port=port, rank=2, options=endless)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--max-restarts", "3"]
+    settings = {"port": port, "rank": 1, "world_size": 3}
+    agent = subprocess.Popen(
+        [*torchrun, *command("worker", settings, **endless)],
+        env=environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        server.says("worker 1 joined", 120)
+        (worker,) = (pid for pid, found in children(agent.pid) if "TORCHELASTIC_RUN_ID" in found)
+        os.kill(worker, signal.SIGKILL)
+        until(lambda: server.output.count("worker 1 joined") == 2, "it was started again", 120)
+        before = other.event("step")["step"]
+        until(lambda: other.event("step")["step"] > before, "the other goes on")
+        agent.terminate()
+        agent.wait(60)
+        other.signal(signal.SIGTERM)
+        assert (other.ends(), server.ends()) == (143, 0)
+    finally:
+        agent.kill()
+        agent.wait()
+    assert "lost" not in other.output
+    assert server.event("report")["workers"] == [[1, "died"], [1, "left"], [2, "left"]]
 
 
 def _report(output: str) -> dict[str, Any]:
