@@ -4,15 +4,18 @@
 from __future__ import annotations
 
 import io
+import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
 from dgs.errors import ConfigError, ProtocolError
-from dgs.metrics import Collector, Event, Record, Summary
+from dgs.metrics import Collector, Evaluation, Event, Record, Summary, WorkerSummary
 from dgs.metrics.alone import _Process
-from dgs.metrics.progress import Progress, clock_time, size
+from dgs.metrics.progress import Progress
+from dgs.metrics.text import clock_time, measured, size
 from dgs.observed import Observed
 from dgs.observer import Exchanged, Told, heard
 
@@ -100,22 +103,93 @@ def test_a_loss_that_is_no_number_is_refused_by_shape() -> None:
         Observed().batch(torch.zeros(2), 1)
 
 
-def test_off_a_terminal_there_is_a_line_now_and_then() -> None:
+ROW = Record(0, 5.0, 10, 2, 320, 64.0, 2.0, 0.5, 1.0, 10_000, 20_000, 76.0, 40.0, 0.3, 95.0)
+WORKER = WorkerSummary(
+    rank=1, outcome="finished", reason="", exchanges=40, version=40, staleness=0, mean_staleness=0.75, bytes_up=0,
+    bytes_down=0, pushed=0, pulled=0, samples=0, samples_per_second=0.0, loss=None, waiting=0.2, exchange_seconds=0.1,
+    residual=0.0, behind=0.0,
+)  # fmt: skip
+WENT_ON = Summary(10, 5.0, None, ())
+OVER = Summary(200, 60.0, "finished", (WORKER,), {0: 10, 1: 30})
+FOUND = Evaluation(0, 5.0, 10, 0, 0, {"accuracy": 0.5})
+LAST = replace(
+    ROW, seconds=60.0, version=200, workers=0, samples=6000, samples_per_second=0.0, staleness=None
+)
+
+
+def test_off_a_terminal_there_is_a_line_now_and_then_and_one_of_the_whole_run() -> None:
     clock, out = Clock(), io.StringIO()
     shown = Progress("dgs", 200, out, clock)
-    summary = Summary(10, 5.0, None, ())
-    row = Record(0, 5.0, 10, 2, 320, 64.0, 2.0, 0.5, 1.0, 10_000, 20_000, 76.0, 40.0, 0.3, 95.0)
     for _ in range(3):
-        shown.record(row, summary)
+        shown.record(ROW, WENT_ON)
+    shown.event(Event(0, 5.0, 10, 2, "joined"))
     shown.event(Event(0, 5.0, 10, 2, "died", "closed by peer"))
-    first, second = out.getvalue().splitlines()
-    assert first == (
-        "dgs 10/200  1:35 left, 64 samples/s, loss 0.500, staleness 1.0, up 10.0 kB (1/76), down 20.0 kB (1/40), "
-        "waiting 30%, 2 workers"
-    )
-    assert second == "dgs worker 2 died at version 10: closed by peer"
+    shown.evaluation(FOUND)
+    clock.now += 10
+    shown.record(ROW, WENT_ON)
+    shown.record(LAST, OVER)
+    shown.close(OVER)
+    bytes_ = "up 10.0 kB (1/76), down 20.0 kB (1/40)"
+    assert out.getvalue().splitlines() == [
+        f"dgs 10/200  0:05, 1:35 left, 64 samples/s, loss 0.500, staleness 1.0, {bytes_}, waiting 30%, 2 workers",
+        "dgs worker 2 died at version 10: closed by peer",
+        "dgs 10/200  0:05, 1:35 left, 64 samples/s, loss 0.500, accuracy 50.0%, staleness 1.0, "
+        f"{bytes_}, waiting 30%, 2 workers",
+        "dgs 200/200  in 1:00, 100 samples/s, loss 0.500, accuracy 50.0%, staleness 0.8, "
+        f"{bytes_}, waiting 20%, 1 worker",
+    ]
+
+
+class Terminal(io.StringIO):
+    """Lines as they stand in the end, after carriage returns and moves upwards."""
+
+    def isatty(self) -> bool:
+        return True
+
+    def lines(self) -> list[str]:
+        rows, row = [""], 0
+        for part in re.findall(r"\x1b\[A|[\r\n]|[^\r\n\x1b]+", self.getvalue()):
+            if part == "\x1b[A":
+                row -= 1
+            elif part == "\n":
+                row += 1
+                rows += [""] * (row == len(rows))
+            elif part != "\r":
+                rows[row] = part + rows[row][len(part) :]
+        return [text.rstrip() for text in rows]
+
+
+def test_a_terminal_has_one_bar_and_all_of_it_in_80_columns() -> None:
+    pytest.importorskip("tqdm")
+    out = Terminal()
+    shown = Progress("dgs", 200, out, Clock())
+    shown.record(ROW, WENT_ON)
+    shown.evaluation(FOUND)
+    shown.event(Event(0, 5.0, 10, 2, "died", "closed by peer"))
+    shown.record(replace(ROW, version=100, eta=None), WENT_ON)
+    assert out.lines() == [
+        "worker 2 died at version 10: closed by peer",
+        "dgs  50%|#####     | 100/200 0:05, 64 samples/s, loss 0.500",
+        "  staleness 1.0, up 10.0 kB (1/76), down 20.0 kB (1/40), waiting 30%, 2 workers",
+        "  accuracy 50.0%",
+    ]
+    shown.record(LAST, OVER)
+    shown.close(OVER)
+    assert out.lines() == [
+        "worker 2 died at version 10: closed by peer",
+        "dgs 100%|##########| 200/200 in 1:00, 100 samples/s, loss 0.500",
+        "  staleness 0.8, up 10.0 kB (1/76), down 20.0 kB (1/40), waiting 20%, 1 worker",
+        "  accuracy 50.0%",
+        "",
+    ]
+    assert max(map(len, out.lines())) < 80
 
 
 def test_times_and_sizes_as_people_read_them() -> None:
     assert [clock_time(s) for s in (0, 61, 3661)] == ["0:00", "1:01", "1:01:01"]
     assert [size(n) for n in (12, 1500, 123_456, 2.5e9)] == ["12 B", "1.5 kB", "123 kB", "2.5 GB"]
+    assert [measured("top-1 accuracy", 0.931), measured("accuracy", 93.1), measured("loss", 0.1)] == [
+        "93.1%",
+        "93.1",
+        "0.1",
+    ]

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -14,8 +16,9 @@ from torch import nn
 
 import dgs
 from dgs.errors import ConfigError
-from dgs.report import page, read
-from dgs.report.svg import lines
+from dgs.report import page, read, table
+from dgs.report.axes import Axis, byte_count, decades, per_cent, ticks
+from dgs.report.svg import bars, lines
 
 
 class Balanced(HTMLParser):
@@ -59,10 +62,11 @@ def test_the_page_is_whole_and_asks_for_nothing(runs: list[Path]) -> None:
     parsed = Balanced()
     parsed.feed(text)
     assert parsed.open == []
+    assert "finished" in page([read(runs[0])])
     assert not [tag for tag, attrs in parsed.seen if tag in ("script", "link", "img") or "src" in attrs]
     assert "<second>" not in text and "&lt;second&gt;" in text
     assert len([tag for tag, _ in parsed.seen if tag == "polyline"]) >= 4  # accuracy by time and by steps
-    assert "finished" in text and "prefers-color-scheme:dark" in text
+    assert "prefers-color-scheme:dark" in text
 
 
 def test_the_command_writes_it(runs: list[Path], tmp_path: Path) -> None:
@@ -86,6 +90,81 @@ def test_a_line_under_way_is_left_for_the_next_look(runs: list[Path]) -> None:
 
 
 def test_a_curve_spans_its_figure() -> None:
-    drawn = lines([[(0.0, 0.0), (10.0, 5.0)]], "seconds", "loss")
-    assert 'points="52.0,210.0 448.0,10.0"' in drawn
-    assert lines([[]], "seconds", "loss") == ""
+    drawn = lines([[(0.0, 0.0), (10.0, 5.0)]], Axis("time", time=True), Axis("loss"))
+    assert 'points="54.0,208.0 426.0,12.0"' in drawn and "time (s)" in drawn
+    assert lines([[], [(1.0, 1.0)]], Axis("time"), Axis("loss")) == "", "a point is no curve"
+
+
+def test_an_axis_suits_what_it_shows() -> None:
+    values = [1.0, 7200.0 * 3]
+    hours = Axis("time", time=True).over(values, 0, 100)
+    assert (hours.title, [name for _, name in hours.marks()]) == ("time (h)", ["0", "2", "4", "6"])
+    size = Axis("bytes", byte_count).over([0.0, 1.7e9], 0, 100)
+    assert [name for _, name in size.marks()] == ["0 B", "500 MB", "1 GB", "1.5 GB"]
+    loss = Axis("loss", wide=20).over([0.02, 2.0], 0, 100)
+    assert loss.axis.log and [name for _, name in loss.marks()] == [
+        "0.02",
+        "0.05",
+        "0.1",
+        "0.2",
+        "0.5",
+        "1",
+        "2",
+    ]
+    accuracy = Axis("accuracy", per_cent, zero=False).over([0.9, 1.0], 0, 100)
+    assert [name for _, name in accuracy.marks()] == ["90%", "92%", "94%", "96%", "98%", "100%"]
+    assert [name for _, name in Axis("workers", whole=True).over([0, 2], 0, 1).marks()] == ["0", "1", "2"]
+    assert len(decades(1e-9, 1e9)) <= 6 and ticks(-0.1, 0.1) == pytest.approx([-0.1, -0.05, 0.0, 0.05, 0.1])
+
+
+def test_bars_stand_beside_each_other() -> None:
+    drawn = bars([[0.5, 0.5], [1.0]], ["0", "1"], "staleness", Axis("part", per_cent))
+    assert drawn.count("<rect") == 3 and "50%</title>" in drawn
+    assert bars([[0.0], []], ["0"], "staleness", Axis("part")) == ""
+
+
+def later(folder: Path) -> None:
+    """Adds a record, of a second later than the last."""
+    last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps(last | {"seconds": last["seconds"] + 1}) + "\n")
+
+
+def emptied(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).write_text("")
+    return folder
+
+
+def test_a_run_that_was_cut_off_is_said_to_be(runs: list[Path]) -> None:
+    later(runs[0])
+    (runs[0] / "summary.json").unlink()
+    assert read(runs[0]).state == "goes on"
+    for file in runs[0].iterdir():
+        os.utime(file, (0, 0))
+    (runs[0] / "report.html").write_text("made a moment ago")
+    cut = read(runs[0])
+    assert cut.state == "cut off" and "cut off" in table([cut])
+    assert "cut off" in page([cut]) and "<polyline" in page([cut])
+
+
+def test_a_run_without_evaluations_and_one_that_nobody_came_to_have_a_page(runs: list[Path]) -> None:
+    later(runs[0])
+    assert "<h2>Evaluations" in page([read(runs[0])])
+    blind = read(emptied(runs[0], "evaluations.jsonl"))
+    shown = page([blind])
+    assert "<h2>Evaluations" not in shown
+    assert "<h2>Training loss" in shown
+    (runs[1] / "summary.json").unlink()
+    lonely = read(emptied(runs[1], "metrics.jsonl", "evaluations.jsonl", "events.jsonl"))
+    assert lonely.state == "no worker yet" and "<polyline" not in page([lonely])
+    assert page([blind, lonely]).count("<polyline") == page([blind]).count("<polyline")
+
+
+def test_the_table_is_aligned_and_an_accuracy_is_in_per_cent(runs: list[Path]) -> None:
+    lines = table([read(folder) for folder in runs]).splitlines()
+    assert len({len(line) for line in lines}) == 1 and len(lines) == 4
+    row = dict(
+        zip(*([c.strip() for c in line.split("|")[1:-1]] for line in (lines[0], lines[3])), strict=True)
+    )
+    assert (row["run"], row["accuracy"], row["mode"]) == ("<second>", "75.0%", "sgd")

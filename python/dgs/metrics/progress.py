@@ -3,23 +3,29 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any, TextIO
 
 from .extras import needed
 from .record import Evaluation, Event, Record, Summary
+from .text import clock_time, measured, size
 
 _LINE_EVERY = 10.0  # seconds
-_BAR = "{desc} {percentage:3.0f}%|{bar:12}| {n_fmt}/{total_fmt} [{elapsed}<{postfix}]"
-_NO_BAR = "{desc} {n_fmt} [{elapsed}, {postfix}]"  # of a run without an end
-_AROUND = 58  # columns of the bar before the postfix
+_BAR = "{desc} {percentage:3.0f}%|{bar:10}| {n_fmt}/{total_fmt} "
+_NO_BAR = "{desc} {n_fmt} "  # of a run without an end
+_INDENT, _COLUMNS = "  ", 80
+_PROBLEMS = ("died", "failed", "left")
 
 
 class Progress:
     """Shows each record. On a terminal tqdm is needed: ConfigError where it is not installed.
+
+    Under the bar are a line of what is exchanged and one of the last evaluation, so that 80 columns hold all of it.
+    What the root logger writes to the terminal meanwhile goes above them.
 
     Args:
         mode: the method's name.
@@ -40,90 +46,134 @@ class Progress:
         self._due = clock()
         self._loss: float | None = None
         self._last: Record | None = None
-        self._evaluated = ""
-        self._bar: Any = None
+        self._evaluated: list[str] = []
+        self._tqdm: Any = None
+        self._bars: list[Any] = []  # the bar, then the lines under it
+        self._form = _BAR if end else _NO_BAR
+        self._stack = ExitStack()
         if self._out.isatty():
-            tqdm = needed("tqdm", "progress", "progress").tqdm
-            form = _BAR if end else _NO_BAR
-            self._bar = tqdm(total=end, desc=mode, file=self._out, bar_format=form, dynamic_ncols=True)
+            self._tqdm = needed("tqdm", "progress", "progress").tqdm
+            logs = needed("tqdm.contrib.logging", "progress", "progress").logging_redirect_tqdm
+            self._stack.enter_context(logs())
+            self._bars = [self._bar(desc=mode, total=end)]
+
+    def _bar(self, **given: Any) -> Any:
+        given |= {"file": self._out, "dynamic_ncols": True, "position": len(self._bars)}
+        return self._tqdm(bar_format=self._form if not self._bars else "", **given)
 
     def record(self, record: Record, summary: Summary) -> None:
         self._loss = self._loss if record.loss is None else record.loss
         self._last = record
-        if self._bar is not None:
-            self._bar.n = min(record.version, self._end or record.version)
-            self._bar.set_postfix_str(self._text(record, shutil.get_terminal_size().columns - _AROUND))
-        elif self._clock() >= self._due:
+        if self._bars:
+            left = "" if record.eta is None else f"{clock_time(record.eta)} left"
+            self._draw(record, [left or clock_time(record.seconds), *self._training(record)])
+        elif record.version and self._clock() >= self._due:
             self._line(record)
+
+    def _draw(self, record: Record, training: Sequence[str]) -> None:
+        bar = self._bars[0]
+        columns = bar.format_dict["ncols"] or _COLUMNS
+        bar.n = min(record.version, self._end or record.version)
+        bar.bar_format = self._form
+        around = len(str(bar)) + 1
+        self._show(0, self._form + _literal(_fitting(training, columns - around)))
+        under = [part for part in (_exchanging(record), self._evaluated) if part]
+        for line, parts in enumerate(under, start=1):
+            self._show(line, _INDENT + _literal(_fitting(parts, columns - len(_INDENT) - 1)))
+
+    def _show(self, line: int, form: str) -> None:
+        if line == len(self._bars):
+            self._bars.append(self._bar())
+        self._bars[line].bar_format = form
+        self._bars[line].refresh()
 
     def _line(self, record: Record) -> None:
         self._due = self._clock() + _LINE_EVERY
+        left = "" if record.eta is None else f", {clock_time(record.eta)} left"
+        self._write(record, [clock_time(record.seconds) + left, *self._training(record)])
+
+    def _write(self, record: Record, training: Sequence[str]) -> None:
+        parts = [*training, *self._evaluated, *_exchanging(record)]
         end = f"/{self._end:,}" if self._end else ""
-        self._out.write(f"{self._mode} {record.version:,}{end}  {self._text(record)}\n")
+        self._out.write(f"{self._mode} {record.version:,}{end}  {', '.join(parts)}\n")
         self._out.flush()
 
-    def _text(self, record: Record, columns: int = 1000) -> str:
-        """The most important first, as many as fit."""
-        text = f"{clock_time(record.eta)} left" if record.eta is not None else clock_time(record.seconds)
-        for part in self._parts(record):
-            if len(text) + 2 + len(part) > columns:
-                break
-            text += f", {part}"
-        return text
-
-    def _parts(self, record: Record) -> list[str]:
+    def _training(self, record: Record) -> list[str]:
         rate = f"{record.samples_per_second:,.0f} samples/s"
         found = [rate if record.samples else f"{record.steps_per_second:,.1f} steps/s"]
         if self._loss is not None:
             found.append(f"loss {self._loss:.3f}")
-        if self._evaluated:
-            found.append(self._evaluated)
-        if record.staleness is not None and record.bytes_up:
-            found.append(f"staleness {record.staleness:.1f}")
-        for way, sent, ratio in (
-            ("up", record.bytes_up, record.compression_up),
-            ("down", record.bytes_down, record.compression_down),
-        ):
-            if ratio is not None:
-                found.append(f"{way} {size(sent)} (1/{ratio:.0f})" if ratio >= 1.5 else f"{way} {size(sent)}")
-        if record.waiting is not None and record.bytes_up:
-            found.append(f"waiting {record.waiting:.0%}")
-        if record.bytes_up:
-            found.append(f"{record.workers} worker{'' if record.workers == 1 else 's'}")
         return found
 
     def evaluation(self, found: Evaluation) -> None:
-        self._evaluated = ", ".join(f"{name} {value:.4g}" for name, value in found.values.items())
-        if self._bar is None and self._evaluated:
-            self._out.write(f"{self._mode} {found.version:,}  {self._evaluated}\n")
-            self._out.flush()
+        self._evaluated = [f"{name} {measured(name, value)}" for name, value in found.values.items()]
 
     def event(self, event: Event) -> None:
-        if event.event in ("died", "failed", "left"):
+        if event.event in _PROBLEMS:
             text = f"worker {event.rank} {event.event} at version {event.version:,}: {event.reason}"
-            if self._bar is not None:
-                self._bar.write(text, file=self._out)
+            if self._bars:
+                self._tqdm.write(text, file=self._out)
             else:
                 self._out.write(f"{self._mode} {text}\n")
+                self._out.flush()
 
     def close(self, summary: Summary) -> None:
-        if self._bar is not None:
-            self._bar.close()
-        elif self._last is not None:
-            self._line(self._last)
+        """Shows the run as a whole."""
+        if self._last is not None:
+            whole = _whole(self._last, summary)
+            parts = [f"in {clock_time(whole.seconds)}", *self._training(whole)]
+            if self._bars:
+                self._draw(whole, parts)
+            else:
+                self._write(whole, parts)
+        for bar in self._bars:
+            bar.close()
+        self._stack.close()
 
 
-def clock_time(seconds: float) -> str:
-    """h:mm:ss, or m:ss."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+def _whole(last: Record, summary: Summary) -> Record:
+    """The last record with rates and means of the whole run, and all workers that ever came."""
+    seconds = max(last.seconds, 1e-9)
+    pushes = sum(summary.staleness.values())
+    ages = sum(age * n for age, n in summary.staleness.items())
+    waits = [w.waiting for w in summary.workers if w.waiting is not None]
+    return replace(
+        last,
+        samples_per_second=last.samples / seconds,
+        steps_per_second=last.version / seconds,
+        staleness=ages / pushes if pushes else None,
+        waiting=sum(waits) / len(waits) if waits else None,
+        workers=len(summary.workers),
+    )
 
 
-def size(count: float) -> str:
-    """Bytes in the unit that suits them."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if abs(count) < 999.5:
-            return f"{count:.0f} {unit}" if unit == "B" or count >= 99.95 else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
+def _exchanging(record: Record) -> list[str]:
+    """What goes between workers and server; nothing in a run of one process."""
+    if not record.bytes_up:
+        return []
+    found = [] if record.staleness is None else [f"staleness {record.staleness:.1f}"]
+    for way, sent, ratio in (
+        ("up", record.bytes_up, record.compression_up),
+        ("down", record.bytes_down, record.compression_down),
+    ):
+        compressed = ratio is not None and ratio >= 1.5
+        found.append(f"{way} {size(sent)} (1/{ratio:.0f})" if compressed else f"{way} {size(sent)}")
+    if record.waiting is not None:
+        found.append(f"waiting {record.waiting:.0%}")
+    return [*found, f"{record.workers} worker{'' if record.workers == 1 else 's'}"]
+
+
+def _literal(text: str) -> str:
+    """As a part of tqdm's bar_format."""
+    return text.replace("{", "{{").replace("}", "}}")
+
+
+def _fitting(parts: Sequence[str], columns: int) -> str:
+    """The first of them, as many as fit."""
+    text = ""
+    for part in parts:
+        longer = f"{text}, {part}" if text else part
+        if len(longer) > columns:
+            break
+        text = longer
+    return text

@@ -3,7 +3,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from .page import page
 from .read import RunData, read
+from .tables import overview
 
-__all__ = ["RunData", "page", "read"]
+
+def table(runs: Sequence[RunData]) -> str:
+    """The runs in Markdown, a line each: what was found, how fast, and what it sent."""
+    return overview(runs).markdown()
+
+
+__all__ = ["RunData", "page", "read", "table"]

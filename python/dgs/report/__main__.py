@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Makes one HTML page of the folders of one or several runs.
+"""Makes one HTML page of the folders of one or several runs, and prints its first table.
 
 python -m dgs.report runs/dgs runs/asgd --out report.html
 """
@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from ..errors import DGSError
-from . import page, read
+from . import page, read, table
 
 
 def main() -> None:
@@ -21,10 +21,10 @@ def main() -> None:
     parser.add_argument("run_dir", nargs="+", type=Path, help="what run_dir named in a run, over or going on")
     parser.add_argument("--out", type=Path, help="by default report.html in the first folder")
     args = parser.parse_args()
-    text = page([read(folder) for folder in args.run_dir])
+    runs = [read(folder) for folder in args.run_dir]
     out = args.out or args.run_dir[0] / "report.html"
-    out.write_text(text)
-    print(out)
+    out.write_text(page(runs))
+    print(f"{table(runs)}\n\n{out}")
 
 
 if __name__ == "__main__":
