@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Trains on scikit-learn's digits across processes of this machine: a server and its workers over gloo.
 
-Then does the same with dense asynchronous SGD and with plain SGD in one process, and shows all three in a table and
-a picture. Each process runs digits.py, beside this file.
+Then does the same with dense asynchronous SGD and with plain SGD in one process, and compares all three in a table
+and a page. Each process runs digits.py, beside this file.
 
     python example/demo.py --mode dgc --workers 4          (or: make demo MODE=dgc WORKERS=4)
 """
@@ -10,14 +10,13 @@ a picture. Each process runs digits.py, beside this file.
 from __future__ import annotations
 
 import argparse
+import shutil
 import signal
 import sys
 import time
 from pathlib import Path
 
-from demo_board import Board
 from demo_processes import ChildError, free_port, run
-from demo_report import Run, draw, plural, table
 
 MODES = ("dgs", "gd", "dgc", "asgd", "sgd")
 WITHOUT_MOMENTUM = ("gd", "asgd")
@@ -25,9 +24,9 @@ CODECS = ("float32", "float16", "bfloat16", "int8", "level4", "level3", "level2"
 FOR_DENSE = CODECS[:3]  # asgd keeps no rest of what the others round off
 TRAINING_IMAGES = 1437
 NOTE = """\
-Accuracy is that of the server's model on the 360 test images; compression is against the {dense:,} bytes
-of all parameters in float32. Each process has one thread. Between processes of one machine bytes cost next
-to nothing: what they cost on a network is not in the images/s."""
+Accuracy and loss are those of the server's model on the 360 test images, samples are images; compression is
+against the {dense:,} bytes of all parameters in float32. Each process has one thread. Between processes of
+one machine bytes cost next to nothing: what they cost on a network is not in the samples/s."""
 
 
 def options() -> argparse.ArgumentParser:
@@ -49,7 +48,7 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
-        "--out", type=Path, default=Path("out/demo"), help="a folder for table, picture and logs"
+        "--out", type=Path, default=Path("out/demo"), help="a folder for table, page, runs and logs"
     )
     return parser
 
@@ -64,8 +63,14 @@ def codec_of(mode: str, args: argparse.Namespace) -> str:
     return "float32" if mode == "asgd" and args.codec not in FOR_DENSE else args.codec
 
 
+def run_dir(mode: str, args: argparse.Namespace) -> Path:
+    """Where a mode's run is kept, under the name that it has in table and page."""
+    name = "sgd, one process" if mode == "sgd" else f"{mode}, {plural(args.workers)}"
+    return Path(args.out) / "runs" / name
+
+
 def commands(mode: str, args: argparse.Namespace) -> dict[str, list[str]]:
-    """A command line for each process of a run."""
+    """A command line for each process of a run. The first shows and keeps what happens."""
     workers = 0 if mode == "sgd" else args.workers
     # What momentum adds up, lr/(1 - momentum), is what a method without it gets at once.
     lr = args.lr / (1 - args.momentum) if mode in WITHOUT_MOMENTUM else args.lr
@@ -81,11 +86,17 @@ def commands(mode: str, args: argparse.Namespace) -> dict[str, list[str]]:
         "batch-size": args.batch_size,
         "max-version": steps(args),
         "seed": args.seed,
+        "run-dir": run_dir(mode, args),
+        "metrics-every": 0.2,
     }
     common = [sys.executable, str(Path(__file__).with_name("digits.py"))]
     common += [f"--{name}={value}" for name, value in given.items()]
     names = ["server", *(f"worker {rank}" for rank in range(1, workers + 1))] if workers else ["trainer"]
     return {name: [*common, f"--rank={rank}"] for rank, name in enumerate(names)}
+
+
+def plural(workers: int) -> str:
+    return "1 worker" if workers == 1 else f"{workers} workers"
 
 
 def describe(mode: str, args: argparse.Namespace) -> str:
@@ -96,14 +107,25 @@ def describe(mode: str, args: argparse.Namespace) -> str:
     return f"{mode}: a server and {plural(args.workers)}, {density}, {codec_of(mode, args)}"
 
 
-def train(mode: str, args: argparse.Namespace) -> Run:
-    """Runs one mode and shows how it goes."""
-    processes = commands(mode, args)
-    board = Board(describe(mode, args), list(processes), steps(args))
-    try:
-        return Run(mode, run(processes, args.out / "logs" / mode, board.see))
-    finally:
-        board.close()
+def train(mode: str, args: argparse.Namespace) -> Path:
+    """Runs one mode, which shows how it goes; returns the folder of its numbers."""
+    folder = run_dir(mode, args)
+    if (folder / "run.json").exists():
+        shutil.rmtree(folder)  # of the demo before this one
+    print(f"\n{describe(mode, args)}", flush=True)
+    run(commands(mode, args), args.out / "logs" / mode)
+    return folder
+
+
+def compare(folders: list[Path], out: Path) -> str:
+    """Writes table and page of the runs; returns the table."""
+    from dgs.report import page, read, table  # only now, as it brings torch, which takes seconds
+
+    runs = [read(folder) for folder in folders]
+    result = f"{table(runs)}\n\n{NOTE.format(dense=runs[0].dense_bytes)}\n"
+    (out / "table.md").write_text(result)
+    (out / "report.html").write_text(page(runs))
+    return result
 
 
 def main() -> int:
@@ -114,22 +136,15 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that children are ended then, too
     began = time.monotonic()
     try:
-        runs = [train(mode, args) for mode in dict.fromkeys((args.mode, "asgd", "sgd"))]
+        folders = [train(mode, args) for mode in dict.fromkeys((args.mode, "asgd", "sgd"))]
     except ChildError as error:
         print(f"\nThe demo failed: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nStopped.", file=sys.stderr)
         return 130
-    result = table(runs)
-    note = NOTE.format(dense=runs[0].dense)
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "table.md").write_text(f"{result}\n\n{note}\n")
-    draw(runs, f"{describe(args.mode, args)}, against asgd and sgd", args.out / "loss.png")
-    print(f"\n{result}\n\n{note}\n")
-    print(
-        f"{time.monotonic() - began:.0f} s. Written: {args.out}/table.md, {args.out}/loss.png, {args.out}/logs/"
-    )
+    print(f"\n{compare(folders, args.out)}")
+    print(f"{time.monotonic() - began:.0f} s. Written: table.md, report.html, runs and logs in {args.out}/")
     return 0
 
 

@@ -1,32 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
 """One process of the demo: trains a small convnet on scikit-learn's digits, as server, as worker, or alone.
 
-Prints what happens as JSON, one object a line, for demo.py to draw. By hand, in two terminals:
+The log goes to stdout, the run's progress bar (rank 0's) to stderr. By hand, in two terminals:
 
-    python example/digits.py --world-size 2 --rank 0
+    python example/digits.py --world-size 2 --rank 0 --run-dir out/digits
     python example/digits.py --world-size 2 --rank 1
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import logging
-import time
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
+from arguments import add_settings
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, pad
 
 import dgs
+from dgs.config import Settings, resolve
 
 EVALUATIONS = 40  # of the server's model, over the run
-TELL_EVERY = 0.2  # seconds between two lines of a worker
 SIDE = 8  # pixels
 
 
@@ -78,122 +77,79 @@ def batches(data: Digits, rows: Tensor, size: int, seed: int) -> Iterator[tuple[
             yield moved.unsqueeze(1), data.labels[chosen]
 
 
-def tell(kind: str, **what: Any) -> None:
-    """One line for demo.py, with the time."""
-    print(json.dumps({"kind": kind, "time": time.time(), **what}), flush=True)
-
-
 @torch.no_grad()
-def evaluate(net: nn.Module, data: Digits, version: int) -> None:
-    """Tells loss and accuracy on the test images."""
+def evaluate(net: nn.Module, data: Digits) -> dict[str, float]:
+    """Loss and accuracy on the test images."""
     scores = net(data.test_images)
-    accuracy = (scores.argmax(1) == data.test_labels).float().mean().item()
-    tell("test", version=version, loss=cross_entropy(scores, data.test_labels).item(), accuracy=accuracy)
+    right = (scores.argmax(1) == data.test_labels).float().mean().item()
+    return {"test accuracy": right, "test loss": cross_entropy(scores, data.test_labels).item()}
 
 
-def serve(args: argparse.Namespace, data: Digits) -> None:
+def every(settings: Settings) -> int:
+    """Versions between two evaluations."""
+    return max(1, (settings.max_version or 0) // EVALUATIONS)
+
+
+def serve(args: argparse.Namespace, settings: Settings, data: Digits) -> None:
     """Rank 0: serves the model, and evaluates it while the workers train."""
-    net, shown = make_net(), make_net()
+    shown = make_net()
 
-    def look(snapshot: dgs.ModelSnapshot) -> None:
+    def look(snapshot: dgs.ModelSnapshot) -> dict[str, float]:
         snapshot.load_into(shown)
-        evaluate(shown, data, snapshot.version)
+        return evaluate(shown, data)
 
-    evaluate(net, data, version=0)
-    report = dgs.init_server(args, net, on_version=look, every=max(1, args.max_version // EVALUATIONS))
-    evaluate(net, data, report.version)
+    dgs.init_server(args, make_net(), on_version=look, every=every(settings))
 
 
-def work(args: argparse.Namespace, data: Digits) -> None:
+def work(args: argparse.Namespace, settings: Settings, data: Digits) -> None:
     """Ranks 1 and up, or rank 0 alone in mode sgd: trains until the run is done."""
     net = make_net()
-    alone = args.mode == "sgd"
     with dgs.GradientSGD(net.parameters(), args.lr, net, args.momentum, args=args) as optimizer:
         rows = torch.arange(optimizer.worker_index, len(data.images), optimizer.num_workers)
-        meter = Meter(optimizer)
-        for images, labels in batches(data, rows, args.batch_size, args.seed * 1000 + optimizer.rank):
-            if alone and optimizer.version % max(1, args.max_version // EVALUATIONS) == 0:
-                evaluate(net, data, optimizer.version)
-            if optimizer.done:
-                break
+        mine = batches(data, rows, args.batch_size, args.seed * 1000 + optimizer.rank)
+        while not optimizer.done:
+            images, labels = next(mine)
             optimizer.param_groups[0]["lr"] = args.lr * (1 - optimizer.progress)
             optimizer.zero_grad()
             loss = cross_entropy(net(images), labels)
             loss.backward()
             optimizer.step()
-            meter.add(loss.item(), len(images))
-        meter.tell()
-    if alone:
-        evaluate(net, data, optimizer.version)
-
-
-class Meter:
-    """What a worker has done so far, told a few times a second."""
-
-    def __init__(self, optimizer: dgs.GradientSGD) -> None:
-        self.optimizer = optimizer
-        self.steps = self.images = 0
-        self.losses: list[float] = []
-        self.tell()
-
-    def add(self, loss: float, images: int) -> None:
-        self.steps += 1
-        self.images += images
-        self.losses.append(loss)
-        if time.time() - self.told > TELL_EVERY:
-            self.tell()
-
-    def tell(self) -> None:
-        traffic = self.optimizer.traffic
-        tell(
-            "train",
-            version=self.optimizer.version,
-            steps=self.steps,
-            images=self.images,
-            loss=sum(self.losses) / len(self.losses) if self.losses else None,
-            up=traffic.bytes_up,
-            down=traffic.bytes_down,
-            other=traffic.other_bytes,
-            staleness=traffic.staleness,
-        )
-        self.losses.clear()
-        self.told = time.time()
+            optimizer.observe(loss, samples=len(images))
+            if settings.local and (optimizer.done or optimizer.version % every(settings) == 0):
+                optimizer.evaluated(**evaluate(net, data))
 
 
 def options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rank", type=int, default=0)
-    parser.add_argument("--world-size", type=int, default=2)
-    parser.add_argument("--master", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=29500)
-    parser.add_argument("--mode", choices=dgs.MODES, default="dgs")
-    parser.add_argument("--density", type=float, default=0.01)
-    parser.add_argument("--density-down", type=float)
-    parser.add_argument("--codec", default="float32")
-    parser.add_argument("--lr", type=float, default=0.05)
+    parser.add_argument("--lr", type=float, default=0.05, help="falls to 0 over the run")
     parser.add_argument("--momentum", type=float, default=0.7)
     parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--max-version", type=int, default=900, help="steps of all workers together")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1, help="of torch, in this process")
+    add_settings(parser)
+    parser.set_defaults(max_version=900, threads=1)
     return parser
 
 
 def main() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s", stream=sys.stdout
+    )
     args = options().parse_args()
-    torch.set_num_threads(args.threads)
+    settings = resolve(args)
     torch.manual_seed(args.seed)
     data = load()
-    if args.rank == 0:
-        tell("model", parameters=sum(p.numel() for p in make_net().parameters()))
-    if args.rank == 0 and args.mode != "sgd":
-        serve(args, data)
+    if settings.rank or settings.local:
+        work(args, settings, data)
     else:
-        work(args, data)
+        serve(args, settings, data)
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except dgs.DGSError as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)

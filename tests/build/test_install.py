@@ -107,4 +107,4 @@ def test_requirements_in_a_fresh_environment(tree: Path, tmp_path: Path) -> None
     run(python, "-m", "pip", "install", "-r", "requirements.txt", cwd=tree)
     report = run(python, "-m", "dgs_ext", cwd=tree)
     assert "self-check:  cpu: 640 of 60000" in report
-    run(python, "-c", "import dgs, torchvision, sklearn, matplotlib, tqdm", cwd=tmp_path)
+    run(python, "-c", "import dgs, torchvision, sklearn, tqdm", cwd=tmp_path)

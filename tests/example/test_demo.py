@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import demo
 import pytest
 
 
@@ -62,16 +63,33 @@ def test_the_demo_compares_three_modes(repository: Path, tmp_path: Path) -> None
     assert done.returncode == 0, done.stderr
     lines = (tmp_path / "table.md").read_text().splitlines()
     assert all(line in done.stdout for line in lines)
-    rows = {row[0]: row[1:] for row in ([c.strip() for c in line.split("|")[1:-1]] for line in lines[2:5])}
-    assert list(rows) == ["dgs, 2 workers", "asgd, 2 workers", "sgd, one process"]
-    assert all(float(row[0].rstrip("%")) <= 100 and int(row[1].replace(",", "")) > 0 for row in rows.values())
-    up, down = (float(cell.rstrip("×")) for cell in rows["dgs, 2 workers"][-1].split(" / "))
+    head, _, *rows = ([c.strip() for c in line.split("|")[1:-1]] for line in lines[:5])
+    runs = {row[0]: dict(zip(head, row, strict=True)) for row in rows}
+    assert list(runs) == ["dgs, 2 workers", "asgd, 2 workers", "sgd, one process"]
+    for run in runs.values():
+        assert float(run["test accuracy"].rstrip("%")) <= 100 and int(run["samples/s"].replace(",", "")) > 0
+    ratios = {name: run["compression up / down"] for name, run in runs.items()}
+    up, down = (float(cell.rstrip("×")) for cell in ratios["dgs, 2 workers"].split(" / "))
     assert 115 < up < 132 and 115 < down < 140  # 132: 16 bits and 8.1 of index for every hundredth value
-    assert rows["asgd, 2 workers"][-1] == "2.0× / 1.0×"  # the model comes back in float32
-    assert rows["sgd, one process"][-2:] == ["nothing", "-"]
-    assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
-    assert f"{tmp_path}/loss.png" in done.stdout
-    assert "worker 2" in done.stdout and "test loss" in done.stdout
+    assert ratios["asgd, 2 workers"] == "2.0× / 1.0×"  # the model comes back in float32
+    assert ratios["sgd, one process"] == "-"
+    page = (tmp_path / "report.html").read_text()
+    assert all(name in page for name in runs)
+    ends = [line for line in done.stderr.splitlines() if " in 0:" in line]
+    assert [line.split()[0] for line in ends] == ["dgs", "asgd", "sgd"], (
+        "each run ends with a line of its own"
+    )
+
+
+def test_a_demo_takes_the_place_of_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[list[str]] = []
+    monkeypatch.setattr(demo, "run", lambda commands, logs: started.append(list(commands)))
+    args = demo.options().parse_args([f"--out={tmp_path}"])
+    folder = demo.run_dir("dgs", args)
+    folder.mkdir(parents=True)
+    (folder / "run.json").touch()
+    assert demo.train("dgs", args) == folder
+    assert started == [["server", "worker 1", "worker 2"]] and not folder.exists()
 
 
 def test_what_a_process_says_when_it_fails_is_shown(repository: Path, tmp_path: Path) -> None:
