@@ -24,8 +24,29 @@ def run(repository: Path, name: str, *arguments: str) -> str:
     return done.stdout
 
 
-def test_the_packer_is_compared_with_what_else_could_be_sent(repository: Path) -> None:
-    assert "torch.save" in run(repository, "wire", "--smoke")
+def test_the_packer_is_compared_with_what_else_could_be_sent(repository: Path, tmp_path: Path) -> None:
+    printed = run(repository, "wire", "--smoke", "--out", str(tmp_path))
+    assert (tmp_path / "wire.png").read_bytes().startswith(b"\x89PNG")
+    record = json.loads((tmp_path / "wire.json").read_text())
+    for indices in ("random", "clustered"):
+        rows = {row["message"]: row for row in record["rows"] if row["indices"] == indices}
+        assert rows.keys() >= {
+            "float32",
+            "int8",
+            "sign",
+            "copy (floor)",
+            "int32 + float32",
+            "zlib",
+            "torch.save",
+        }
+        for name, row in rows.items():
+            assert name in printed
+            assert min(row["pack_ms"], row["unpack_ms"]) > 0
+        assert rows["copy (floor)"]["bytes_per_kept"] == 12 and rows["copy (floor)"]["pack_floors"] == 1
+        float32 = rows["float32"]
+        assert float32["bytes_per_kept"] * float32["kept"] == pytest.approx(
+            64 + (4 + float32["index_bits"] / 8) * float32["kept"]
+        )
 
 
 def test_an_exchange_is_split_into_stages_and_compared_with_plain_torch(
