@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "check.h"
+#include "wire/block_values.h"
 #include "wire/frame.h"
 #include "wire/thread_pool.h"
 
@@ -32,39 +33,73 @@ using namespace dgs::wire;
 
 constexpr std::uint64_t kNumel = 5'000'000;
 
-void exchange(std::vector<std::int64_t>& indices, std::vector<float>& values, Scratch* scratch,
-              std::vector<std::uint8_t>& frame, Decoded* decoded, Pool* pool) {
-  const std::vector<std::int64_t>::size_type count = indices.size();
-  const std::int64_t starts[] = {0, static_cast<std::int64_t>(count)}, nnz[] = {starts[1]};
-  Header header;
-  header.kind = 1;
-  header.codec = Codec::kFloat32;
-  std::size_t length = 0;
-  const Status sent =
-      encode_sparse(header, {}, {indices, values, starts, nnz}, kNumel, scratch, frame, &length, pool);
-  const Status received =
-      decode(ConstBytes(frame).first(length), kNumel, std::nullopt, indices, values, decoded, pool);
-  CHECK(sent.ok() && received.ok());
+// What a session keeps from one message to the next.
+struct Session {
+  std::vector<std::int64_t> indices, got_indices;
+  std::vector<float> values, got_values;
+  std::vector<std::uint8_t> frame;
+  Scratch scratch;
+  Decoded decoded;
+
+  explicit Session(bool zeros) {
+    for (std::uint64_t i = 0; i < kNumel; i += 1 + i % 199) {
+      indices.push_back(static_cast<std::int64_t>(i));
+      values.push_back(zeros && i % 3 == 0 ? 0.0f : 1.0f);
+    }
+    got_indices.resize(indices.size());
+    got_values.resize(indices.size());
+    frame.resize(frame_capacity(indices.size(), Codec::kFloat32, kNumel, 1, 0));
+  }
+
+  void exchange(Codec codec, Pool* pool) {
+    const std::int64_t starts[] = {0, static_cast<std::int64_t>(indices.size())}, nnz[] = {starts[1]};
+    Header header;
+    header.kind = 1;
+    header.codec = codec;
+    std::size_t length = 0;
+    const Status sent =
+        encode_sparse(header, {}, {indices, values, starts, nnz}, kNumel, &scratch, frame, &length, pool);
+    CHECK(sent.ok());
+    receive(length, kNumel, pool);
+  }
+
+  void exchange_whole(Codec codec, Pool* pool) {
+    Header header;
+    header.kind = 3;
+    header.codec = codec;
+    std::size_t length = 0;
+    CHECK(encode_dense(header, {}, values, frame, &length, pool).ok());
+    receive(length, values.size(), pool);
+  }
+
+ private:
+  void receive(std::size_t length, std::uint64_t numel, Pool* pool) {
+    CHECK(
+        decode(ConstBytes(frame).first(length), numel, std::nullopt, got_indices, got_values, &decoded, pool)
+            .ok());
+  }
+};
+
+void expect_steady(const auto& exchange) {
+  exchange();
+  const std::size_t before = allocations;
+  for (int i = 0; i < 5; ++i) exchange();
+  CHECK_EQ(allocations.load(), before);
 }
 
 TEST(messages_after_the_first_allocate_nothing) {
-  std::vector<std::int64_t> indices;
-  std::vector<float> values;
-  for (std::uint64_t i = 0; i < kNumel; i += 1 + i % 199) {
-    indices.push_back(static_cast<std::int64_t>(i));
-    values.push_back(1.0f);
-  }
-  std::vector<std::uint8_t> frame(frame_capacity(indices.size(), Codec::kFloat32, kNumel, 1, 0));
-  Scratch scratch;
-  Decoded decoded;
   ThreadPool threads;
   Alone alone;
   Threads some(&threads, 3);
-  for (Pool* pool : {static_cast<Pool*>(&alone), static_cast<Pool*>(&some)}) {
-    exchange(indices, values, &scratch, frame, &decoded, pool);
-    const std::size_t before = allocations;
-    for (int i = 0; i < 20; ++i) exchange(indices, values, &scratch, frame, &decoded, pool);
-    CHECK_EQ(allocations.load(), before);
+  for (const bool zeros : {false, true}) {
+    Session session(zeros);
+    for (Pool* pool : {static_cast<Pool*>(&alone), static_cast<Pool*>(&some)}) {
+      for (int code = 1; code <= static_cast<int>(Codec::kSign); ++code) {
+        const auto codec = static_cast<Codec>(code);
+        expect_steady([&] { session.exchange(codec, pool); });
+        if (!in_blocks(codec)) expect_steady([&] { session.exchange_whole(codec, pool); });
+      }
+    }
   }
 }
 

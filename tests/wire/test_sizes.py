@@ -45,6 +45,24 @@ def test_hundreds_of_small_tensors_sent_whole_share_a_run() -> None:
     assert frame.numel() <= 64 + 300 * 64 * 4 + 10
 
 
+@pytest.mark.parametrize("codec", list(wire.Codec)[1:], ids=lambda codec: codec.name.lower())
+def test_small_tensors_sent_whole_within_a_sparse_model_cost_their_values(codec: wire.Codec) -> None:
+    """A bias, of 64 values, behind each of ten matrices of which a percent is sent."""
+    generator = torch.Generator().manual_seed(14)
+    part, bias, step = 50_000, 64, 50_064
+    chosen = [torch.randperm(part, generator=generator)[: part // 100].sort().values for _ in range(10)]
+    sparse = [k * step + indices for k, indices in enumerate(chosen)]
+    whole = [k * step + part + torch.arange(bias) for k in range(10)]
+
+    def length(segments: list[torch.Tensor]) -> int:
+        indices, counts = torch.cat(segments), [len(s) for s in segments]
+        return pack(indices, torch.ones(len(indices)), numel=10 * step, codec=codec, counts=counts).numel()
+
+    both = [segment for pair in zip(sparse, whole, strict=True) for segment in pair]
+    values = 10 * (bias * codec.width + 3)  # and a scale's entry in the table, of half a block
+    assert length(both) - length(sparse) <= values + 10 * 4, "four bytes for the place of each"
+
+
 def test_hundreds_of_tensors_with_one_entry_share_a_block() -> None:
     generator = torch.Generator().manual_seed(12)
     chosen = torch.arange(300) * 1000 + torch.randint(1000, (300,), generator=generator)
