@@ -8,6 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from dgs.simulate import WITHOUT_EFFECT
+from dgs.simulate.__main__ import options
+
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
@@ -35,6 +40,15 @@ def test_it_writes_a_table_for_each_mode_and_a_picture(tmp_path: Path) -> None:
         ]
     picture = tmp_path / "runs.png"
     assert picture.exists() != ("no picture" in done.stderr)
+
+
+def test_what_has_no_effect_is_no_option(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in sorted(WITHOUT_EFFECT):
+        option = f"--{name.replace('_', '-')}"
+        with pytest.raises(SystemExit):
+            options().parse_args([f"{option}=1"])
+        assert f"unrecognized arguments: {option}" in capsys.readouterr().err
+    assert options().parse_args(["--density-down=0.1", "--nesterov"]).nesterov
 
 
 def test_what_is_wrong_is_said_in_one_line() -> None:

@@ -14,7 +14,7 @@ from small_problem import batches, loss, make_net, run
 from torch import Tensor, nn
 
 from dgs.errors import ConfigError, DGSError
-from dgs.simulate import Always, Exponential, LogNormal, Network, Presence, simulate
+from dgs.simulate import WITHOUT_EFFECT, Always, Exponential, LogNormal, Network, Presence, simulate
 from dgs.simulate.node import Randomness
 
 NOISY: dict[str, Any] = {"compute": Exponential(0.1), "network": Network.of(1e7, 1e-3)}
@@ -165,6 +165,12 @@ def test_a_token_and_an_environment_do_not_disturb(monkeypatch: pytest.MonkeyPat
     for name, value in (("DGS_TOKEN", "secret"), ("RANK", "7"), ("WORLD_SIZE", "9"), ("DGS_OVERLAP", "1")):
         monkeypatch.setenv(name, value)
     assert run(**NOISY).digest == plain.digest
+
+
+@pytest.mark.parametrize("name", sorted(WITHOUT_EFFECT))
+def test_settings_without_effect_are_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"simulate: {name} has no effect"):
+        run(**{name: 1})
 
 
 def test_steps_that_are_not_exchanged_send_nothing() -> None:

@@ -30,6 +30,7 @@ from .run import Simulation
 from .wires import Wires
 
 __all__ = [
+    "WITHOUT_EFFECT",
     "Always",
     "Compute",
     "Exponential",
@@ -45,6 +46,13 @@ __all__ = [
     "simulate",
 ]
 
+# Settings of processes, links, files and devices: a simulation has none of them.
+WITHOUT_EFFECT = frozenset({
+    "rank", "world_size", "master", "port", "address", "token", "connect_timeout", "exchange_timeout",
+    "rejoin_timeout", "heartbeat", "heartbeat_timeout", "grace", "join_timeout", "checkpoint_dir", "checkpoint_every",
+    "checkpoint_keep", "checkpoint_resume", "run_dir", "metrics_every", "tensorboard", "progress", "prometheus_port",
+    "prometheus_address", "cuda",
+})  # fmt: skip
 _NEVER = {"heartbeat": 1e8, "heartbeat_timeout": 1e9}  # seconds: in virtual time nobody listens for one
 
 
@@ -91,7 +99,7 @@ def simulate(
         evaluate: measures the server's model, by name; it may leave it in eval mode.
         every: versions between two evaluations; None: only the end is evaluated.
         seed: of the initial weights, of the compute times, and of what loss and batches draw from torch.
-        settings: see dgs.config.Settings; both worker and server get them.
+        settings: see dgs.config.Settings; both worker and server get them. Not those of WITHOUT_EFFECT.
 
     Returns:
         A Result.
@@ -101,7 +109,7 @@ def simulate(
         DivergedError, NonFiniteGradientError: the training came to nothing.
     """
     presence = presence or {}
-    _check(workers, max_version, every, presence)
+    _check(workers, max_version, every, presence, settings)
     network.check(workers)
     settings = {"threads": torch.get_num_threads(), "max_version": max_version} | _NEVER | settings
     settings["overlap"] = (
@@ -137,7 +145,17 @@ def simulate(
     return _result(places, wires, host, recorder)
 
 
-def _check(workers: int, max_version: int, every: int | None, presence: Mapping[int, Presence]) -> None:
+def _check(
+    workers: int,
+    max_version: int,
+    every: int | None,
+    presence: Mapping[int, Presence],
+    settings: Mapping[str, Any],
+) -> None:
+    for name in sorted(WITHOUT_EFFECT & settings.keys()):
+        raise ConfigError(
+            f"simulate: {name} has no effect where there are no processes, links, files or devices: leave it out"
+        )
     for name, value in (("workers", workers), ("max_version", max_version), ("every", every)):
         if value is not None and value < 1:
             raise ConfigError(f"simulate: {name} must be at least 1, got {value}")

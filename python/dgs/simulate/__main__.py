@@ -12,26 +12,19 @@ import argparse
 import sys
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from ..config import Settings
 from ..errors import DGSError
 from ..methods import LOCAL_METHODS, MODES, STRATEGIES
+from ..options import add_settings
 from ..units import rate, seconds
-from . import LogNormal, Network, Result, ServerCost, Straggler, simulate
+from . import WITHOUT_EFFECT, LogNormal, Network, Result, ServerCost, Straggler, simulate
 from .compute import Always, Compute
 from .problem import Patterns
 
-_OWN = {
-    "mode",
-    "rank",
-    "world_size",
-    "overlap",
-    "max_version",
-    "threads",
-}  # that have an option here, or no sense
+_OWN = {"mode", "overlap", "max_version", "threads"}  # that have an option here
 
 
 def options() -> argparse.ArgumentParser:
@@ -60,17 +53,13 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1, help="torch's")
     parser.add_argument("--out", type=Path, default=Path("out/simulation"))
-    for setting in fields(Settings):
-        if setting.name not in _OWN:
-            switch: dict[str, Any] = {"action": "store_true"} if setting.type == "bool" else {}
-            name = f"--{setting.name.replace('_', '-')}"
-            parser.add_argument(name, help=setting.metadata["doc"], default=None, **switch)
+    add_settings(parser, without=_OWN | WITHOUT_EFFECT)
     return parser
 
 
 def run(args: argparse.Namespace, mode: str) -> Result:
     """One run."""
-    given = {f.name: getattr(args, f.name) for f in fields(Settings) if f.name not in _OWN}
+    names = {"sparsity", *(f.name for f in fields(Settings))} - _OWN - WITHOUT_EFFECT
     mean = seconds(args.compute)
     compute: Compute = LogNormal(mean, args.jitter) if args.jitter > 0 else Always(mean)
     momentum = args.momentum if "momentum" in STRATEGIES[mode].uses else 0.0
@@ -82,7 +71,7 @@ def run(args: argparse.Namespace, mode: str) -> Result:
         network=Network.of(rate(args.bandwidth), seconds(args.latency)),
         server=ServerCost(seconds(args.server_cost)), overlap=args.overlap, seed=args.seed,
         evaluate=problem.evaluate, every=max(1, args.steps // 24), mode=mode,
-        **{name: value for name, value in given.items() if value is not None},
+        **{name: value for name in names if (value := getattr(args, name)) is not None},
     )  # fmt: skip
 
 
