@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -186,7 +186,7 @@ def draw(points: list[Row], path: Path) -> bool:
     return True
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("what", nargs="*", default=["down", "up"], metavar="down|up")
     parser.add_argument("--out", type=Path, default=Path("out/frontier"))
@@ -196,7 +196,7 @@ def main() -> None:
         "--steps", type=int, default=800, help="of a run up; those down have five times as many"
     )
     parser.add_argument("--smoke", action="store_true", help="few of all")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     rates, tails = RATES, ["normal", "heavy"]
     if args.smoke:
         args.seeds, args.workers, args.steps, rates, tails = 1, [4], 24, RATES[:1], ["heavy"]

@@ -115,7 +115,16 @@ def tables(found: dict[Case, Outcome]) -> str:
     return "\n".join(text)
 
 
-def main() -> None:
+def results(cases: Sequence[Case], processes: int) -> Iterator[tuple[Case, Outcome]]:
+    """Each case as it is done, in processes of their own if there are several."""
+    if processes == 1:
+        yield from map(outcome, cases)
+        return
+    with multiprocessing.get_context("spawn").Pool(processes) as pool:
+        yield from pool.imap(outcome, cases)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--steps", type=int, default=5000, help="of all workers together")
     parser.add_argument("--modes", nargs="+", default=["gd", "dgs", "dgc", "asgd"])
@@ -124,15 +133,14 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("out/stability"))
     parser.add_argument("--smoke", action="store_true", help="some cases, a few steps")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     if args.smoke:
         args.steps, args.modes, args.momenta, args.tails = 100, ["dgs", "asgd"], [0.7], ["heavy"]
     wanted = list(cases(args.steps, args.modes, args.momenta, args.tails))
     rows = Rows(args.out / "stability.jsonl")
     missing = [case for case in wanted if case.key not in rows]
-    with multiprocessing.get_context("spawn").Pool(args.processes) as pool:
-        for case, made in tqdm(pool.imap(outcome, missing), total=len(missing), desc="runs"):
-            rows.add(case.key, asdict(made))
+    for case, made in tqdm(results(missing, args.processes), total=len(missing), desc="runs"):
+        rows.add(case.key, asdict(made))
     found = {case: Outcome(**rows[case.key]) for case in wanted}
     print(tables(found))
     bad = [case.key for case, o in found.items() if not stable(o, found[case.reference])]

@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +25,7 @@ def one_thread() -> Any:
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("mode", ["dgs", "dgc"])
+@pytest.mark.parametrize("mode", ["dgs", pytest.param("dgc", marks=pytest.mark.slow)])
 def test_every_codec_that_is_not_refused_is_stable_on_heavy_tails(scripts: Path, mode: str) -> None:
     from stability import CODECS, Case, outcome, stable
 
@@ -62,29 +60,38 @@ def test_the_rule_keeps_many_workers_as_near_as_a_dense_pull_would(scripts: Path
     assert behind("any codec, 4 pushes' bytes")[1] <= 4.05
 
 
-def run(repository: Path, name: str, *arguments: str) -> str:
-    command = [sys.executable, str(repository / "benchmarks" / f"{name}.py"), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+def test_stability_runs_and_goes_on(
+    scripts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import stability
 
+    def run() -> str:
+        stability.main(["--smoke", "--out", str(tmp_path)])
+        return capsys.readouterr().out
 
-def test_stability_runs_and_goes_on(repository: Path, tmp_path: Path) -> None:
-    printed = run(repository, "stability", "--smoke", "--out", str(tmp_path))
+    printed = run()
     assert "of 25 runs are stable" in printed
     lines = (tmp_path / "stability.jsonl").read_text().splitlines()
     assert len(lines) == 25
     (tmp_path / "stability.jsonl").write_text("\n".join(lines[:-3]) + '\n{"key": "dgs 0.7')
-    assert run(repository, "stability", "--smoke", "--out", str(tmp_path)) == printed
+    assert run() == printed
 
 
-def test_the_frontier_runs_and_goes_on(repository: Path, tmp_path: Path) -> None:
-    printed = run(repository, "frontier", "--smoke", "--out", str(tmp_path))
+def test_the_frontier_runs_and_goes_on(
+    scripts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import frontier
+
+    def run() -> str:
+        frontier.main(["--smoke", "--out", str(tmp_path)])
+        return capsys.readouterr().out
+
+    printed = run()
     assert "4: any codec, 4 pushes' bytes" in printed
     assert "1 %: level4" in printed
     rows = [json.loads(line) for line in (tmp_path / "frontier.jsonl").read_text().splitlines()]
     of_one_budget = [row["bytes"] for row in rows if row["key"].startswith("up") and row["bytes"] > 3000]
     assert len(of_one_budget) == 8
     assert max(of_one_budget) < 1.05 * min(of_one_budget)
-    assert run(repository, "frontier", "--smoke", "--out", str(tmp_path)) == printed
+    assert run() == printed
     assert len((tmp_path / "frontier.jsonl").read_text().splitlines()) == len(rows)
