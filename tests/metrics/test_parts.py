@@ -63,12 +63,19 @@ def test_a_worker_is_asked_once_an_interval() -> None:
     assert [*asked, made.due(1)] == [True, False, True]
 
 
-def test_another_process_at_a_rank_adds_to_its_samples() -> None:
-    clock, worker = Clock(), _Process(rank=1)
-    made = collector(clock)
-    made.told(worker, Told(10.0, 1.0, 100))
-    made.told(worker, Told(1.0, 0.1, 30))
-    assert made.workers()[0].samples == 130
+def test_another_process_at_a_rank_adds_to_its_samples_and_bytes() -> None:
+    first, second, resumed = (_Process(rank=1, bytes_up=up, bytes_down=2 * up) for up in (0, 0, 30))
+    made = Collector(1000, 100, 1.0, Clock())
+    made.joined(first)
+    made.told(first, Told(10.0, 1.0, 100))
+    first.bytes_up, first.bytes_down = 500, 1000
+    made.joined(second)
+    made.told(second, Told(1.0, 0.1, 30))
+    second.bytes_up, second.bytes_down = 30, 60
+    made.joined(resumed)  # with a copy of the record before it
+    resumed.bytes_up, resumed.bytes_down = 31, 62
+    found = made.workers()[0]
+    assert (found.samples, found.bytes_up, found.bytes_down) == (130, 531, 1062)
 
 
 @pytest.mark.parametrize(

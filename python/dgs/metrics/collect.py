@@ -56,8 +56,7 @@ class Collector(Observer):
             if known is None:
                 self._tallies[worker.rank] = Tally(worker)
             else:
-                known.member = worker
-                known.asked = float("-inf")
+                known.joined(worker)
             self._happened(worker.rank, "joined")
 
     def exchanged(self, worker: Member, exchange: Exchanged) -> None:
@@ -159,8 +158,8 @@ class Collector(Observer):
         return max(0.0, now - self._began) if self._began is not None else 0.0
 
     def _bytes(self) -> tuple[int, int]:
-        members = [t.member for t in self._tallies.values()]
-        return sum(m.bytes_up for m in members), sum(m.bytes_down for m in members)
+        tallies = self._tallies.values()
+        return sum(t.bytes_up for t in tallies), sum(t.bytes_down for t in tallies)
 
     def workers(self) -> tuple[WorkerSummary, ...]:
         """Every worker that ever came, by rank."""

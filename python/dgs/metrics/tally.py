@@ -29,6 +29,7 @@ class Tally:
 
     def __init__(self, member: Member) -> None:
         self.member = member
+        self._earlier = 0, 0  # bytes up and down of those who had the rank before, less what this member began with
         self.exchanges = self.version = self.last_staleness = self.pushed = self.pulled = 0
         self.staleness: Counter[int] = Counter()
         self.latency = Histogram()
@@ -37,6 +38,20 @@ class Tally:
         self.loss: float | None = None
         self.seconds = self.waited = 0.0
         self._told = Told(0.0, 0.0, 0)
+
+    def joined(self, member: Member) -> None:
+        """Another process may have the rank now; its record may hold what the one before sent, or begin anew."""
+        self._earlier = self.bytes_up - member.bytes_up, self.bytes_down - member.bytes_down
+        self.member, self.asked = member, float("-inf")
+
+    @property
+    def bytes_up(self) -> int:
+        """Of all frames, whoever had the rank."""
+        return self._earlier[0] + self.member.bytes_up
+
+    @property
+    def bytes_down(self) -> int:
+        return self._earlier[1] + self.member.bytes_down
 
     def exchanged(self, exchange: Exchanged) -> None:
         self.exchanges += 1
@@ -77,8 +92,8 @@ class Tally:
             version=self.version,
             staleness=self.last_staleness,
             mean_staleness=sum(age * n for age, n in self.staleness.items()) / exchanges,
-            bytes_up=member.bytes_up,
-            bytes_down=member.bytes_down,
+            bytes_up=self.bytes_up,
+            bytes_down=self.bytes_down,
             pushed=self.pushed,
             pulled=self.pulled,
             samples=self.samples,
