@@ -20,6 +20,8 @@ from typing import Any
 import pytest
 import torch.distributed.run as torchrun
 
+from dgs.launch import __main__ as launcher
+
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 _ENDS = {"&&", "||", "|", ";", "&"}
@@ -83,7 +85,10 @@ def _python(words: list[str], places: list[Path]) -> None:
         compile(words[1], "-c", "exec")
     elif words[0] == "-m":
         module, *arguments = words[1:]
-        if module.startswith("dgs"):
+        if module == "dgs.launch":
+            given = launcher.options().parse_args(arguments)
+            _python([*(["-m"] if given.module else []), given.script, *given.args], places)
+        elif module.startswith("dgs"):
             _module(module, arguments)
         else:
             assert importlib.util.find_spec(module), f"no module {module}"

@@ -14,10 +14,12 @@ from stages import STAGES
 BLOCKS = blocks(ROOT)
 
 ELSEWHERE = {  # pages whose Python blocks a test of their own runs
+    "docs/deployment.md": "tests/docs/test_deployment.py",
     "docs/extending.md": "tests/methods/test_extending.py",
     "docs/simulation.md": "tests/simulate/test_page.py",
     "docs/tutorial.md": "tests/docs/test_tutorial.py",
 }
+OTHERS = {("docs/deployment.md", "ini"), ("docs/deployment.md", "yaml")}  # read by tests/docs/test_deployment.py
 EXPLAINED = {  # (page, how the block begins): what it is
     ("README.md", "worker"): "a drawing",
     ("docs/architecture.md", "worker k"): "a drawing",
@@ -47,6 +49,7 @@ def test_every_block_is_run_or_explained() -> None:
             "{"
         )  # a directive: Sphinx runs it, and `make docs` fails on its errors
         and block.language not in ("python", "sh")
+        and (block.page, block.language) not in OTHERS
     ]
     assert not unknown, "mark them ```python or ```sh, or say in EXPLAINED what they are"
 
