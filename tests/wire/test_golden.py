@@ -53,6 +53,15 @@ def test_golden_errors_are_refused_for_the_reason_given(name: str) -> None:
     assert ours.value.code == theirs.value.args[0] == code
 
 
+def test_every_codec_has_golden_frames_and_golden_errors() -> None:
+    codecs = {name: (GOLDEN / f"{name}.frame").read_bytes()[7] for name in MANIFEST["good"]}
+    assert set(codecs.values()) == set(wire.Codec)
+    after_checks = {"bad_value", "bad_form", "bad_directory", "bad_count", "truncated", "trailing"}
+    broken = [name for name, code in MANIFEST["bad"].items() if code in after_checks]
+    found = {data[7] for name in broken if len(data := (GOLDEN / f"bad_{name}.frame").read_bytes()) >= 64}
+    assert found == set(wire.Codec)
+
+
 def test_the_pages_example_is_what_the_packer_writes() -> None:
     header = wire.Header(
         wire.Kind.PUSH, wire.Codec.FLOAT32, worker=1, fingerprint=FINGERPRINT, sequence=7, version=9
