@@ -44,6 +44,39 @@ def test_a_slow_on_version_that_loads_the_net_does_not_undo_the_end() -> None:
         torch.testing.assert_close(a, b)
 
 
+def test_the_last_on_version_sees_the_statistics_that_the_goodbyes_bring() -> None:
+    listener, seen = InProcessListener(), []
+    served, mine = (nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)) for _ in range(2))
+
+    def worker() -> None:
+        optimizer = dgs.GradientSGD(
+            mine.parameters(), 0.1, mine, dial=lambda _: listener.dial(), buffers_every=1000
+        )
+        while not optimizer.done:
+            optimizer.zero_grad()
+            mine(torch.rand(8, 3)).square().sum().backward()
+            optimizer.step()
+        time.sleep(0.4)  # an evaluation of this version could begin now, without the statistics
+        optimizer.close()
+
+    thread = threading.Thread(target=worker)
+    thread.start()
+    dgs.init_server(
+        None,
+        served,
+        on_version=lambda s: seen.append(s),
+        every=5,
+        max_version=10,
+        listener=listener,
+        world_size=2,
+    )
+    thread.join()
+    assert seen[-1].version == 10 and [s.version for s in seen].count(10) == 1
+    for name, statistic in mine.named_buffers():
+        assert torch.equal(seen[-1].buffers[name], statistic)
+        assert torch.equal(served.get_buffer(name), statistic)
+
+
 def test_a_snapshot_holds_frozen_parameters_as_well() -> None:
     served, shown, listener = network(0), network(2), InProcessListener()
     worker = threading.Thread(target=train, args=(listener, network(1), 1))

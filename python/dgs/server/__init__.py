@@ -55,8 +55,9 @@ def init_server(
     Args:
         args: any object with attributes named like settings, each optional; or None.
         net: the model, with its initial weights.
-        on_version: called with a ModelSnapshot each time `every` versions have passed, and at the last, in a thread
-            of its own. Numbers that it returns by name, as {"accuracy": 0.93}, are kept with the run's.
+        on_version: called with a ModelSnapshot each time `every` versions have passed, and at the last (at
+            `max_version` with the batch-norm statistics of all goodbyes), in a thread of its own. Numbers that it
+            returns by name, as {"accuracy": 0.93}, are kept with the run's.
         every: versions between two calls.
         listener: where workers come; by default gloo at `master`:`port`.
         stop: set it from another thread or a signal handler to end the run.

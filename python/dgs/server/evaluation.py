@@ -61,6 +61,8 @@ def named(layout: Layout, flat: Tensor) -> dict[str, Tensor]:
 class Evaluator:
     """A thread that calls `function` each time `every` versions have passed, and at the end; a slow one skips some.
 
+    In a run with a `max_version` that version is seen after the goodbyes, which bring the last batch-norm statistics.
+
     Args:
         state, buffers: the server's.
         function: takes the snapshot.
@@ -96,6 +98,9 @@ class Evaluator:
             version = self._state.wait_beyond(due - 1, timeout=0 if ended else 0.2)
             if ended and version == seen:
                 return
+            if not ended and self._state.done:
+                self._ended.wait()
+                continue
             if not ended and version < due:
                 continue
             snapshot = replace(model_snapshot(self._state, self._buffers), state=self._state_dict)
