@@ -227,7 +227,7 @@ def compare(network: Shaped, costs: Costs, args: argparse.Namespace) -> list[tup
 def options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument(
-        "--rates", nargs="+", default=["5mbit", "20mbit", "100mbit"], help="of every link, headers and all"
+        "--rates", nargs="+", default=["10mbit", "30mbit", "100mbit"], help="of every link, headers and all"
     )
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--methods", nargs="+", default=["dgs", "asgd", ALL_REDUCE])

@@ -64,6 +64,7 @@ def test_little_gain_is_called_little() -> None:
     limit = plan(case(3e8)).break_even
     found = plan(case(0.9 * limit))
     assert found.worth == "hardly"
+    assert found.recommended is found.dense
     assert "Hardly worth it" in text(found, None)
 
 
@@ -79,6 +80,12 @@ def test_where_dense_is_worse_at_any_bandwidth() -> None:
     assert found.break_even == math.inf
     assert "dense is slower at any bandwidth" in text(found, None)
     assert record(found, None)["break_even"] is None
+
+
+def test_what_was_not_measured_is_said() -> None:
+    found = plan(case(1e9), densities=[0.001])
+    assert found.worth == "yes"
+    assert "What a density below 1 % costs in accuracy was not measured" in text(found, None)
 
 
 def test_one_worker_needs_no_network() -> None:

@@ -13,28 +13,19 @@ import pytest
 from dgs.errors import ConfigError
 from dgs.plan.__main__ import case, options
 
-FIRST = [
-    "--model",
-    "resnet18",
-    "--workers",
-    "16",
-    "--bandwidth",
-    "1gbit",
-    "--latency",
-    "0.5ms",
-    "--step-time",
-    "0.33",
-]
+FIRST = "--model resnet18 --workers 16 --bandwidth 1gbit --latency 0.5ms --step-time 0.33"
+OTHER = """--model 1M --workers 4 --bandwidth 100mbit --server-bandwidth 1gbit --step-time 80ms --jitter 0.2
+    --straggler 2 --density 0.02 --codec level4 --density-down 0.05 --codec-down int8 --overlap --server-cores 2
+    --measure --threads 1 --json"""
 
 
-def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "dgs.plan", *arguments], capture_output=True, text=True, timeout=240
-    )
+def command(arguments: str) -> subprocess.CompletedProcess[str]:
+    own = [sys.executable, "-m", "dgs.plan", *arguments.split()]
+    return subprocess.run(own, capture_output=True, text=True, timeout=240)
 
 
 def test_the_table_and_the_advice() -> None:
-    done = command("--model", "resnet18", *FIRST, "--batch-size", "64")
+    done = command(FIRST + " --batch-size 64")
     assert done.returncode == 0, done.stderr
     assert "11,689,512 parameters, 16 workers" in done.stdout
     for row in ("dense all-reduce, float32", "asgd, float32", "dgs, 1 %, float32", "dgs, 0.1 %, int8"):
@@ -45,10 +36,7 @@ def test_the_table_and_the_advice() -> None:
 
 
 def test_json_and_the_options() -> None:
-    done = command("--model", "1M", "--workers", "4", "--bandwidth", "100mbit", "--server-bandwidth", "1gbit",
-                   "--step-time", "80ms", "--jitter", "0.2", "--straggler", "2", "--density", "0.02", "--codec",
-                   "level4", "--density-down", "0.05", "--codec-down", "int8", "--overlap", "--server-cores", "2",
-                   "--measure", "--threads", "1", "--json")  # fmt: skip
+    done = command(OTHER)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert told["parameters"] == 1_000_000
@@ -73,6 +61,6 @@ def test_what_is_wrong_is_said(arguments: list[str], words: str) -> None:
 
 
 def test_it_is_said_in_one_line() -> None:
-    done = command("--step-time", "0.1", "--batch-size", "0")
+    done = command("--step-time 0.1 --batch-size 0")
     assert done.returncode == 1
     assert done.stderr == "python -m dgs.plan: --batch-size must be at least 1, got 0\n"

@@ -38,9 +38,11 @@ def batches(index: int) -> Iterator[torch.Generator]:
         yield generator
 
 
-@pytest.mark.parametrize("codec", ["float32", "bfloat16", "int8", "level4"])
-@pytest.mark.parametrize(("workers", "density"), [(1, 0.01), (4, 0.01), (4, 0.002)])
-def test_a_sparse_exchange(codec: str, workers: int, density: float) -> None:
+@pytest.mark.parametrize(
+    ("workers", "density", "codec"),
+    [(1, 0.01, "float32"), (4, 0.01, "float32"), (4, 0.002, "int8"), (3, 0.01, "level4")],
+)
+def test_a_sparse_exchange(workers: int, density: float, codec: str) -> None:
     result = simulate(Net, Net.loss, batches, workers=workers, max_version=STEPS * workers, lr=0.1,
                       mode="dgs", density=density, codec=codec)  # fmt: skip
     layout = Layout((f"p{i}", shape) for i, shape in enumerate(SHAPES))

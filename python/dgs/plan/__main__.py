@@ -48,7 +48,7 @@ def options() -> argparse.ArgumentParser:
         "--jitter", type=float, default=0.0, help="deviation of the logarithm of a gradient's time"
     )
     parser.add_argument("--straggler", type=float, default=1.0, help="how many times longer one worker takes")
-    parser.add_argument("--server-cores", type=int, default=1, help="frames that the server handles at once")
+    parser.add_argument("--server-cores", type=int, default=4, help="frames that the server handles at once")
     parser.add_argument("--density", type=float, nargs="+", default=list(DENSITIES))
     parser.add_argument(
         "--codec", nargs="+", default=list(SPARSE_CODECS), metavar="CODEC", help=", ".join(CODECS)

@@ -41,13 +41,13 @@ class Plan:
 
     @property
     def worth(self) -> str:
-        """Whether the library pays: "yes", "hardly" (under 20 % faster) or "no" (not faster)."""
+        """Whether the library pays: "yes", "hardly" (under 20 % faster: staleness may cost more) or "no"."""
         return "yes" if self.gain >= _WORTH else "hardly" if self.gain > 1 else "no"
 
     @property
     def recommended(self) -> Row:
-        """The row to take."""
-        return self.dense if self.worth == "no" else self.best
+        """The row to take: an asynchronous one only where that is worth it."""
+        return self.best if self.worth == "yes" else self.dense
 
 
 def plan(

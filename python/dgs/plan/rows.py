@@ -48,7 +48,7 @@ class Case:
     density_down: float | None = None
     codec_down: str | None = None
     overlap: bool = False
-    cores: int = 1
+    cores: int = 4
 
     def __post_init__(self) -> None:
         for name in ("workers", "cores"):
@@ -147,7 +147,7 @@ def exchanged(case: Case, mode: str, density: float, codec: str) -> Row:
     exchange = Exchange(push.bytes, pull.bytes, select + pack, serve)
     seen = asynchronous(case.workers, case.compute, exchange, link, overlap=case.overlap, cores=case.cores)
     parts = {
-        "the gradients": case.mean_time,
+        "computing": case.mean_time,
         "selection and packing": select + pack,
         "the link, up": 8 * push.bytes / min(link.bandwidth, link.shared),
         "the link, down": 8 * pull.bytes / min(link.bandwidth, link.shared),

@@ -12,64 +12,71 @@ from ..units import bits
 from .advice import Plan
 from .rows import Row
 
-_COLUMNS = (
-    "", "MB up", "MB down", "as", "compute", "select", "pack", "up", "server", "down", "latency", "waiting", "step",
-    "/s", "gain", "limited by",
-)  # fmt: skip
+_NAME = max(len("dense all-reduce, bfloat16"), len("ms of a step")) + 2
 
 
 def text(plan: Plan, batch: int | None) -> str:
-    """The table and the advice. `batch`: samples of a gradient; None counts gradients."""
-    return f"{heading(plan)}\n\n{table(plan, batch)}\n\n{advice(plan, batch)}"
+    """The tables and the advice. `batch`: samples of a gradient; None counts gradients."""
+    return "\n\n".join([heading(plan), rates(plan, batch), parts(plan), advice(plan)])
 
 
 def heading(plan: Plan) -> str:
-    """What the table is about."""
+    """What the tables are about."""
     case, link = plan.case, plan.case.link
     served = "" if link.server is None else f", the server's {bits(link.server)}"
     return (
-        f"{case.layout.numel:,} parameters, {case.workers} workers, {1e3 * case.step_time:g} ms a gradient, links of "
-        f"{bits(link.bandwidth)} of payload{served}, {1e3 * link.latency:g} ms one way; costs {case.costs.source}"
+        f"{case.layout.numel:,} parameters, {case.workers} workers, {1e3 * case.step_time:g} ms a gradient\n"
+        f"links of {bits(link.bandwidth)} of payload{served}, {1e3 * link.latency:.3g} ms one way\n"
+        f"a server of {case.cores} cores; costs {case.costs.source}"
     )
 
 
-def table(plan: Plan, batch: int | None) -> str:
-    """A line for each row; times in milliseconds of one worker's step."""
-    unit = "gradients" if batch is None else "samples"
-    columns = [f"{unit}{name}" if name == "/s" else name for name in _COLUMNS]
-    cells = [columns] + [_cells(row, plan, batch or 1) for row in plan.rows]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
-    left = {0, len(columns) - 1}
+def rates(plan: Plan, batch: int | None) -> str:
+    """How fast each row is, the dense ones' fastest being 1, and what it sends."""
+    unit = "gradients/s" if batch is None else "samples/s"
+    columns = ["", "MB up", "MB down", "codec down", "step ms", unit, "gain", "limited by"]
+    return _aligned(columns, [_rate(row, plan, batch or 1) for row in plan.rows])
+
+
+def _rate(row: Row, plan: Plan, batch: int) -> list[str]:
+    mark = "* " if row is plan.recommended else "  "
+    return [
+        mark + row.name, f"{row.bytes_up / 1e6:.3g}", f"{row.bytes_down / 1e6:.3g}", row.codec_down, _ms(row.step),
+        f"{batch * row.rate:,.4g}", f"{row.rate / plan.dense.rate:.2f}", row.limited_by,
+    ]  # fmt: skip
+
+
+def parts(plan: Plan) -> str:
+    """What a worker's step is made of."""
+    columns = ["ms of a step", "compute", "select", "pack", "up", "server", "down", "latency", "waiting"]
+    cells = []
+    for row in plan.rows:
+        own = (row.compute, row.select, row.pack, row.up, row.server, row.down, row.latency, row.waiting)
+        cells.append(["  " + row.name, *map(_ms, own)])
+    return _aligned(columns, cells)
+
+
+def _ms(seconds: float) -> str:
+    ms = 1e3 * seconds
+    return f"{ms:,.0f}" if ms >= 100 else f"{ms:.1f}"
+
+
+def _aligned(columns: list[str], rows: list[list[str]]) -> str:
+    """The first column, and one of words at the end, to the left; the others to the right."""
+    cells = [columns, *rows]
+    widths = [max(_NAME if i == 0 else 0, *(len(line[i]) for line in cells)) for i in range(len(columns))]
+    left = {0, columns.index("limited by")} if "limited by" in columns else {0}
 
     def padded(line: list[str]) -> str:
-        parts = [line[i].ljust(w) if i in left else line[i].rjust(w) for i, w in enumerate(widths)]
-        return "  ".join(parts).rstrip()
+        return "  ".join(
+            cell.ljust(w) if i in left else cell.rjust(w)
+            for i, (cell, w) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
 
     return "\n".join(map(padded, cells))
 
 
-def _cells(row: Row, plan: Plan, batch: int) -> list[str]:
-    times = (
-        row.compute,
-        row.select,
-        row.pack,
-        row.up,
-        row.server,
-        row.down,
-        row.latency,
-        row.waiting,
-        row.step,
-    )
-    mark = "* " if row is plan.recommended else "  "
-    return [
-        mark + row.name, *(f"{size / 1e6:.3g}" for size in (row.bytes_up, row.bytes_down)),
-        row.codec_down,
-        *(f"{1e3 * seconds:.1f}" for seconds in times), f"{batch * row.rate:,.4g}",
-        f"{row.rate / plan.dense.rate:.2f}x", row.limited_by,
-    ]  # fmt: skip
-
-
-def advice(plan: Plan, batch: int | None) -> str:
+def advice(plan: Plan) -> str:
     """What to do, and what the figures do not say."""
     lines = [*_verdict(plan), *_boundary(plan)]
     if plan.case.workers > 1:
@@ -77,6 +84,8 @@ def advice(plan: Plan, batch: int | None) -> str:
             "A rate is not progress: asynchronous workers train on weights that others have changed meanwhile, and "
             f"with {plan.case.workers} of them a sample is worth less than in all-reduce (docs/convergence.md)."
         )
+    if plan.worth == "yes" and plan.best.density < 0.01:
+        lines.append("What a density below 1 % costs in accuracy was not measured (docs/choosing.md).")
     if plan.case.straggler == 1 and plan.case.jitter == 0:
         lines.append(
             "All gradients were taken to last the same; --jitter and --straggler say what waiting costs."
@@ -97,8 +106,8 @@ def _verdict(plan: Plan) -> list[str]:
         ]
     if plan.worth == "hardly":
         return [
-            f"Hardly worth it: {best.name} is {100 * (plan.gain - 1):.0f} % faster than {dense.name}, which has no "
-            "staleness. Consider DistributedDataParallel first."
+            f"Hardly worth it: {best.name} is {100 * (plan.gain - 1):.1f} % faster than {dense.name}, which has no "
+            "staleness. Use DistributedDataParallel unless its workers come and go."
         ]
     return [f"Recommended: {best.name} ({settings(best)}): {plan.gain:.1f} times the rate of {dense.name}."]
 
