@@ -72,10 +72,10 @@ def test_the_plain_program(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 
 def test_a_server_and_two_workers(tmp_path: Path, free_port: int) -> None:
     (tmp_path / "train.py").write_text(CODE[1], encoding="utf-8")
-    server, *workers = run(tmp_path, terminals(SHELL[2]), free_port)
-    assert f"version {STEPS}: accuracy" in server
-    steps = [int(re.findall(r"worker [12]: (\d+) steps", said)[0]) for said in workers]
-    assert sum(steps) >= STEPS
+    (said,) = run(tmp_path, terminals(SHELL[2]), free_port)
+    assert f"[server]   version {STEPS}: accuracy" in said
+    steps = re.findall(r"\[worker ([12])\] worker \1: (\d+) steps", said)
+    assert len(steps) == 2 and sum(int(count) for _, count in steps) >= STEPS
 
 
 def test_the_second_version_on_two_machines_and_its_model(
