@@ -47,17 +47,19 @@ int64_t first_outside(const Entries& entries, const std::vector<Range>& ranges, 
                       const Pool& pool) {
   Lowest first;
   pool(ranges.size(), [&](int64_t i) {
-    int64_t bad = INT64_MAX;
-    for_each_slot(entries, ranges[i], [&](int64_t j) {
-      if (!inside(ranges[i].segment, entries.indices[j])) bad = std::min(bad, j);
-    });
+    bool all = true;  // no branch in the loop: it is there for what never happens
+    for_each_slot(entries, ranges[i],
+                  [&](int64_t j) { all &= inside(ranges[i].segment, entries.indices[j]); });
+    if (all) return;
+    int64_t bad = entries.starts[ranges[i].segment] + ranges[i].begin;
+    while (inside(ranges[i].segment, entries.indices[bad])) ++bad;
     first.note(bad);
   });
   return first.get();
 }
 
 // The element of a segment that is written some slots later; it is most often in no cache.
-constexpr int64_t kEarly = 32;
+constexpr int64_t kEarly = 192;
 inline int64_t later(const Segments& segments, const Entries& entries, const Range& range, int64_t slot) {
   const int64_t last = entries.starts[range.segment] + range.end - 1;
   return entries.indices[std::min(slot + kEarly, last)] - segments.offsets[range.segment];

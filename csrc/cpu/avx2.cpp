@@ -19,6 +19,7 @@
 
 #define DGS_VARIANT avx2
 #define DGS_VECTOR "cpu/vector_avx2.h"
+#include "cpu/dense_body.h"
 #include "cpu/loops_body.h"
 
 #if defined(__clang__)

@@ -20,11 +20,11 @@ constexpr int64_t kSampleShare = 128;  // below that, this part of the segment,
 constexpr int64_t kFewRuns = 64;       // but not fewer
 
 // Where run r of `runs` begins: somewhere in the r-th of `runs` equal parts of [0, n), scattered so that the
-// sample does not beat with the rows of a tensor.
+// sample does not beat with the rows of a tensor, and with a cache line where the tensor begins with one.
 inline int64_t run_begin(int64_t r, int64_t runs, int64_t n) {
   const int64_t part = n / runs;
   const uint64_t scatter = (static_cast<uint64_t>(r) + 1) * 0x9e3779b97f4a7c15u >> 33;
-  return r * part + static_cast<int64_t>(scatter % static_cast<uint64_t>(part - kRun + 1));
+  return (r * part + static_cast<int64_t>(scatter % static_cast<uint64_t>(part - kRun + 1))) / kRun * kRun;
 }
 
 // The rank among m sampled values of n whose magnitude somewhat more than k of the n reach, and almost surely

@@ -15,6 +15,9 @@ constexpr uint32_t kInfinity = 0x7f800000u;  // the first magnitude that is not 
 constexpr uint32_t kNothing = 0x7fffffffu;   // a threshold that no finite value reaches
 constexpr int64_t kSpareLanes = 8;           // vector code writes up to so many entries behind the last
 
+// In models of so many elements results are `streamed`, past the caches: there they would not stay anyway.
+constexpr int64_t kWorthStreaming = 1 << 22;
+
 // What an op selects from.
 enum class Kind : int32_t {
   kPlain,       // x
@@ -69,7 +72,6 @@ struct Loops {
   const char* name;
 
   // Computes and stores elements begin .. end of a segment, and finds those of magnitude >= threshold >= 1.
-  // streamed: past the caches, for what is not read again soon.
   Swept (*sweep)(const Operand&, int64_t begin, int64_t end, uint32_t threshold, bool streamed, Candidates);
   // The values of runs of `length` elements, out [runs * length]; stores nothing.
   void (*sample)(const Operand&, const int64_t* begins, int64_t runs, int64_t length, float* out);
@@ -79,7 +81,7 @@ struct Loops {
   int64_t (*between)(const float* values, int64_t n, uint32_t low, uint32_t high, uint32_t* out);
   // q = lr * g, 0 without a gradient; whether all are finite.
   bool (*scale)(const Gradient&, const float* weights, float* q, int64_t begin, int64_t end, float lr,
-                float weight_decay);
+                float weight_decay, bool streamed);
   void (*quantize)(float* values, int64_t n, Codec);
   void (*add)(float* x, const float* q, int64_t n, bool subtract);
 };

@@ -2,6 +2,7 @@
 // The loops for any machine that the compiler's own flags allow.
 #define DGS_VARIANT portable
 #define DGS_VECTOR "cpu/vector_portable.h"
+#include "cpu/dense_body.h"
 #include "cpu/loops_body.h"
 
 namespace dgs::cpu {

@@ -19,9 +19,8 @@
 
 namespace dgs::cpu {
 
-constexpr int64_t kWorthSampling = 1024;      // smaller segments take all nonzeros as candidates
-constexpr int64_t kSparse = 4;                // candidates are worth it where k <= n / kSparse
-constexpr int64_t kWorthStreaming = 1 << 22;  // elements of a model that do not stay in the caches anyway
+constexpr int64_t kWorthSampling = 1024;  // smaller segments take all nonzeros as candidates
+constexpr int64_t kSparse = 4;            // candidates are worth it where k <= n / kSparse
 
 // What is wanted of each segment.
 struct Wanted {

@@ -17,10 +17,11 @@ void step_dense(const Loops& loops, const Gradient* grads, const float* const* w
                 const float* lr, const float* weight_decay, const Segments& segments, int64_t* nnz,
                 const Pool& pool) {
   const auto ranges = all_ranges(segments);
+  const bool streamed = segments.numel() >= kWorthStreaming;
   std::vector<char> finite(ranges.size());
   pool(ranges.size(), [&](int64_t i) {
     const auto [s, begin, end] = ranges[i];
-    finite[i] = loops.scale(grads[s], weights[s], out[s], begin, end, lr[s], weight_decay[s]);
+    finite[i] = loops.scale(grads[s], weights[s], out[s], begin, end, lr[s], weight_decay[s], streamed);
   });
   for (int64_t s = 0; s < segments.count; ++s) nnz[s] = segments.size(s);
   for (size_t i = 0; i < ranges.size(); ++i) {
