@@ -48,7 +48,8 @@ class Room:
         """A selection with slots for `counts`; what it held is lost."""
         if self._selection is None or not self._fits(counts):
             if self._counts is not None and not self.sampled:
-                counts = torch.maximum(counts, self._counts)
+                # What has grown once grows on: twice as much is soon enough for good.
+                counts = torch.maximum(torch.minimum(2 * counts, self._numels), self._counts)
             capacity = slots(self._numels, counts) if self.sampled else counts
             self._selection, self._counts = self._cut(capacity), counts
         return self._selection
@@ -63,7 +64,7 @@ class Room:
         return replace(old, indices=old.indices[:total], values=old.values[:total], starts=starts)
 
     def _fits(self, counts: Tensor) -> bool:
-        if self._counts is None or counts is self._counts:
-            return self._counts is not None
+        if self._counts is None:
+            return False
         # A sampled selection is cut where its slots end, so that they must be those of these counts.
         return torch.equal(self._counts, counts) if self.sampled else bool((self._counts >= counts).all())

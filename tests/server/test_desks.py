@@ -62,19 +62,11 @@ def test_without_threads_the_caller_works_at_the_one_desk() -> None:
     desks.close()
 
 
-def test_many_sessions_keep_little_more_than_their_mirrors(
-    serve: Callable[..., Run], random: torch.Generator
-) -> None:
-    """What a pull selects and what a push is unpacked into lie at the desks."""
+def test_the_desks_threads_end_with_the_server(serve: Callable[..., Run], random: torch.Generator) -> None:
     run = serve(world_size=None)
     puppets = [run.puppet(None).join() for _ in range(12)]
     for puppet in puppets:
         puppet.push_some(random)
-    sessions = run.server._roster.sessions()
-    assert len(sessions) == 12
-    for session in sessions:
-        assert session._packer._values.numel() == session._packer._indices.numel() == 0
-        assert session._mirror is not None and session._mirror.weights.numel() == run.layout.numel
     names = [t.name for t in threading.enumerate() if t.name.startswith("dgs-desk")]
     assert 1 <= len(names) <= torch.get_num_threads() * 64
     run.end()

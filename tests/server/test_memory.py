@@ -11,6 +11,10 @@ import torch
 from torch import Tensor
 from waiting import until
 
+from dgs.frames import Packer
+from dgs.room import Room
+from dgs.server.desks import Desk
+
 if TYPE_CHECKING:
     from conftest import Puppet, Run
 
@@ -48,12 +52,16 @@ def test_memory_is_flat_over_exchanges(serve: Callable[..., Run]) -> None:
     until(as_before, "as much memory as before")  # the server's threads may still hold the last frames
 
 
-def test_a_worker_costs_a_mirror_and_its_last_frame(serve: Callable[..., Run]) -> None:
+def test_a_worker_costs_a_mirror(serve: Callable[..., Run]) -> None:
+    """Where a pull is selected, a push unpacked and an answer packed belongs to the desks."""
     run = serve(world_size=None, density_down=0.01)
-    _exchange([run.puppet(None).join() for _ in range(2)], 8)
-    sessions = run.server._roster.sessions()
+    _exchange([run.puppet(None).join() for _ in range(12)], 48)
     model = 4 * run.layout.numel
-    for session in sessions:
+    for session in run.server._roster.sessions():
         mirror = session._mirror
         assert mirror is not None and mirror.weights.untyped_storage().nbytes() == model
-        assert session._packer._out.numel() < model / 4, "room for a small reply, not for the snapshot"
+        held = {name for name, v in vars(session).items() if isinstance(v, (Packer, Room, Desk, Tensor))}
+        assert held == set()
+    idle = run.server._reception._shared.desks._idle
+    until(lambda: len(idle) == 1, "one answer after another used the same room")
+    assert idle[0]._out.numel() < model / 4, "of a small answer, not of the snapshot"

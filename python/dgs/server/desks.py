@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where a server works on frames: at a few desks, so that many sessions put no more kernels to work than cores."""
+"""Where a server works on frames: at a few desks, so that many sessions put no more kernels to work than cores.
+
+What is packed there outlives the work by the time it takes to send, in a buffer that the next answer reuses.
+"""
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cached_property
 from typing import TypeVar
 
@@ -51,12 +55,25 @@ class Desks:
     def __init__(self, state: ServerState, count: int) -> None:
         self._state, self._mine = state, threading.local()
         self._pool = ThreadPoolExecutor(count, "dgs-desk") if count else None
+        self._idle: list[Packer] = []
 
     def run(self, work: Callable[[Desk], T]) -> T:
         """What `work` returns or raises at a desk; waits for a free one, first come first served."""
         if self._pool is None:
             return work(self._desk())
         return self._pool.submit(lambda: work(self._desk())).result()
+
+    @contextmanager
+    def answer(self) -> Iterator[Packer]:
+        """A packer whose frame stands until the end of the block; there are as many as answers are under way."""
+        try:
+            packer = self._idle.pop()
+        except IndexError:  # asking first would be a race
+            packer = Packer(self._state.layout)
+        try:
+            yield packer
+        finally:
+            self._idle.append(packer)
 
     def _desk(self) -> Desk:
         desk: Desk | None = getattr(self._mine, "desk", None)

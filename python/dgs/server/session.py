@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -83,7 +84,6 @@ class Session:
     def __init__(self, link: Link, worker: WorkerRecord, shared: Exchange) -> None:
         self.link, self.worker = link, worker
         self._shared, self._state = shared, shared.state
-        self._packer = Packer(shared.state.layout)
         self._mirror: Mirror | None = None
         self._unseen = Unseen(shared.budget)
         self._held = 0  # the version of the weights that the worker was sent last
@@ -107,13 +107,14 @@ class Session:
 
     def handle(self, frame: Tensor) -> tuple[str, str] | None:
         """Does what one frame asks and sends the answer, if it has one; of a goodbye returns what `run` returns."""
-        began, exchanges, sent = time.perf_counter(), self.worker.exchanges, self.worker.bytes_down
+        began, exchanges, before = time.perf_counter(), self.worker.exchanges, self.worker.bytes_down
         self.worker.bytes_up += frame.numel()
-        answers, told = self._shared.desks.run(lambda desk: self._answer(frame, desk))
-        for answer in answers:
-            self._send(answer)
+        with ExitStack() as sent:  # the memory of what is packed is another session's after it
+            answers, told = self._shared.desks.run(lambda desk: self._answer(frame, desk, sent))
+            for answer in answers:
+                self._send(answer)
         if self.worker.exchanges > exchanges:
-            seconds, down = time.perf_counter() - began, self.worker.bytes_down - sent
+            seconds, down = time.perf_counter() - began, self.worker.bytes_down - before
             made = Exchanged(self._held, self.worker.staleness, frame.numel(), down, seconds)
             self._shared.observer.exchanged(self.worker, made)
         return told
@@ -128,7 +129,9 @@ class Session:
         except TransportError as error:
             log.debug("worker %d did not wait for the echo of its goodbye: %s", self.worker.rank, error)
 
-    def _answer(self, frame: Tensor, desk: Desk) -> tuple[list[Tensor], tuple[str, str] | None]:
+    def _answer(
+        self, frame: Tensor, desk: Desk, sent: ExitStack
+    ) -> tuple[list[Tensor], tuple[str, str] | None]:
         """Does what one frame asks; returns the frames to be sent, and of a goodbye what it told."""
         decoded = desk.packer.decode(frame)
         header = decoded.header
@@ -138,7 +141,7 @@ class Session:
         try:
             if header.kind == Kind.PUSH:
                 with self._shared.gate.shared():
-                    return [self._exchange(decoded, desk)], None
+                    return [self._exchange(decoded, desk, sent)], None
             if header.kind == Kind.REQUEST:
                 return self._request(decoded), None
         except RefusedError as error:
@@ -168,7 +171,7 @@ class Session:
             return None
         return Paused(self.worker.rank, self.worker.applied, self._held, hash_, weights, self._unseen)
 
-    def _exchange(self, decoded: Decoded, desk: Desk) -> Tensor:
+    def _exchange(self, decoded: Decoded, desk: Desk, sent: ExitStack) -> Tensor:
         """Applies a push, and makes the frame that answers it."""
         meta = protocol.parse_meta(decoded.meta)
         density, told = self._check_push(decoded, meta), heard(meta.get("told"))
@@ -192,11 +195,16 @@ class Session:
             self._shared.observer.told(self.worker, told)
         if self._shared.observer.due(self.worker.rank):
             answer["tell"] = True
+        told_back = protocol.meta(**answer)
+        packer = sent.enter_context(self._shared.desks.answer())
         if self.worker.dense:
-            return self._model(decoded.header, answer, desk)
+            snapshot = self._state.snapshot(desk.model)
+            self._held = snapshot.version
+            header = self._header(Kind.PULL, decoded.header, Codec.FLOAT32, snapshot.version)
+            return packer.dense(header, told_back, snapshot.theta)
         version, selection = self._difference(density, values, desk)
         header = self._header(Kind.PULL, decoded.header, self.worker.codec_down, version)
-        return self._packer.sparse(header, protocol.meta(**answer), selection)
+        return packer.sparse(header, told_back, selection)
 
     def _check_push(self, decoded: Decoded, meta: dict[str, Any]) -> float:
         """Everything that can be wrong with a push, before it is applied; returns the worker's density."""
@@ -242,12 +250,6 @@ class Session:
         self._watch(mirror, pushed)
         return version, selection
 
-    def _model(self, header: Header, answer: dict[str, Any], desk: Desk) -> Tensor:
-        snapshot = self._state.snapshot(desk.model)
-        self._held = snapshot.version
-        header = self._header(Kind.PULL, header, Codec.FLOAT32, snapshot.version)
-        return self._packer.dense(header, protocol.meta(**answer), snapshot.theta)
-
     def _request(self, decoded: Decoded) -> list[Tensor]:
         """A snapshot and the buffers; as the worker's new weights ("mirror") or only to look at."""
         meta = protocol.parse_meta(decoded.meta)
@@ -260,13 +262,13 @@ class Session:
             self._mirror = None if self.worker.dense else self._state.mirror(snapshot)
         answer = protocol.meta(active=self._shared.active(), applied=self.worker.applied)
         header = self._header(Kind.SNAPSHOT, decoded.header, Codec.FLOAT32, snapshot.version)
-        # In room of its own: that of a dense model is not kept for sparse replies.
+        # In room of their own, which is not kept.
         model = Packer(self._state.layout).dense(header, answer, snapshot.theta)
         header = self._header(Kind.BUFFERS, decoded.header, Codec.BYTES, snapshot.version)
         packed = self._shared.buffers.packed()
         if meta.get("mirror"):
             packed = torch.cat([packed, self._shared.buffers.frozen])
-        return [model, self._packer.opaque(header, b"", packed)]
+        return [model, Packer(self._state.layout).opaque(header, b"", packed)]
 
     def _buffers(self, decoded: Decoded) -> None:
         if decoded.body is None:
@@ -315,7 +317,7 @@ class Session:
 
     def _reply(self, kind: Kind, request: Header, meta: bytes) -> Tensor:
         header = self._header(kind, request, Codec.BYTES, self._state.version)
-        return self._packer.opaque(header, meta)
+        return Packer(self._state.layout).opaque(header, meta)
 
     def _send(self, frame: Tensor) -> None:
         self.worker.bytes_down += frame.numel()
