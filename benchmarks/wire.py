@@ -3,6 +3,7 @@
 
     python benchmarks/wire.py --out out/wire                   # ResNet-18, half a minute on a quiet machine
     python benchmarks/wire.py --codec float32 --density 0.01   # some
+    python benchmarks/wire.py --page docs/benchmarks.md        # all, into the page
     python benchmarks/wire.py --smoke                          # seconds
 
 Every message is packed, unpacked and compared before it is timed, by all contestants in turn; times are medians.
@@ -25,6 +26,7 @@ from typing import Any
 
 import models
 import torch
+import wire_page
 from harness import Contestant, heavy_tailed, in_turn, table
 from report import machine
 from torch import Tensor
@@ -214,14 +216,12 @@ def asked(row: Row) -> str:
     return f"{text}: {'met' if met else 'NOT met'}"
 
 
-def save(folder: Path, began: dict[str, Any], args: argparse.Namespace, rows: list[Row]) -> None:
+def save(record: dict[str, Any], folder: Path) -> None:
     """Writes wire.json and wire.png into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    about = began | {"load at the end": os.getloadavg()[0]}
-    record = {"machine": about, "model": args.model, "threads": args.threads, "repeats": args.repeats}
-    made = [asdict(row) for row in rows]
-    (folder / "wire.json").write_text(json.dumps(record | {"rows": made}, indent=1) + "\n")
-    draw(made, f"{args.model} on one core of {began['cpu']}", folder / "wire.png")
+    (folder / "wire.json").write_text(json.dumps(record, indent=1) + "\n")
+    about = f"{record['model']} on one core of {record['machine']['cpu']}"
+    draw(record["rows"], about, folder / "wire.png")
     print(f"\n{folder / 'wire.json'}, {folder / 'wire.png'}")
 
 
@@ -233,6 +233,9 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, help="a folder for wire.json and wire.png")
+    parser.add_argument(
+        "--page", type=Path, help="docs/benchmarks.md: write the tables there, the rest beside it"
+    )
     parser.add_argument("--smoke", action="store_true", help="a small model, two runs")
     args = parser.parse_args()
     if args.smoke:
@@ -250,8 +253,15 @@ def main() -> None:
     aimed = [r for r in rows if r.density == 0.01 and r.indices == "random" and r.message in ASKED_BYTES]
     if aimed and args.model == "resnet18":
         print("\n".join(["\nAsked at 1 %, random:", *map(asked, aimed)]))
-    if args.out is not None:
-        save(args.out, began, args, rows)
+    about = began | {"load at the end": os.getloadavg()[0]}
+    record = {"machine": about, "model": args.model, "threads": args.threads, "repeats": args.repeats}
+    record["rows"] = [asdict(row) for row in rows]
+    for folder in filter(None, (args.out, args.page and args.page.parent)):
+        save(record, folder)
+    if args.page is not None:
+        loads = f"load {began['load']:.1f} at the beginning and {about['load at the end']:.1f} at the end"
+        on = f"One core of {began['cpu']}, torch {began['torch']}, {loads}"
+        wire_page.write(args.page, record, on)
 
 
 if __name__ == "__main__":

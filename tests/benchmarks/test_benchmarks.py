@@ -25,7 +25,12 @@ def run(repository: Path, name: str, *arguments: str) -> str:
 
 
 def test_the_packer_is_compared_with_what_else_could_be_sent(repository: Path, tmp_path: Path) -> None:
-    printed = run(repository, "wire", "--smoke", "--out", str(tmp_path))
+    page = tmp_path / "page.md"
+    page.write_text("above\n<!-- packer -->\nold\n<!-- end of packer -->\nbelow\n")
+    printed = run(repository, "wire", "--smoke", "--page", str(page))
+    text = page.read_text()
+    assert text.startswith("above\n<!-- packer -->\nOne core of ") and text.endswith("packer -->\nbelow\n")
+    assert "\nold\n" not in text and "| `float32` |" in text and "| clustered | 1 % |" in text
     assert (tmp_path / "wire.png").read_bytes().startswith(b"\x89PNG")
     record = json.loads((tmp_path / "wire.json").read_text())
     for indices in ("random", "clustered"):
