@@ -64,12 +64,12 @@ def rules(workers: int) -> dict[str, Pulls]:
     }
 
 
-def densities(codec: Codec, of_float32: float) -> float:
+def densities(codec: Codec, of_float32: float, layout: Layout = LARGE) -> float:
     """The density at which a frame has the bytes of a float32 one at `of_float32`."""
-    budget, low, high = predicted_bytes(LARGE, of_float32, Codec.FLOAT32), of_float32, 1.0
+    budget, low, high = predicted_bytes(layout, of_float32, Codec.FLOAT32), of_float32, 1.0
     for _ in range(30):
         middle = (low + high) / 2
-        low, high = (middle, high) if predicted_bytes(LARGE, middle, codec) <= budget else (low, middle)
+        low, high = (middle, high) if predicted_bytes(layout, middle, codec) <= budget else (low, middle)
     return low
 
 
