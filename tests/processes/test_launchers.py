@@ -64,9 +64,9 @@ def test_one_torchrun_per_worker_starts_a_killed_one_again(
         before = other.event("step")["step"]
         until(lambda: other.event("step")["step"] > before, "the other goes on")
         agent.terminate()
-        agent.wait(60)
+        agent.wait(120)
         other.signal(signal.SIGTERM)
-        assert (other.ends(), server.ends()) == (143, 0)
+        assert (other.ends(120), server.ends(120)) == (143, 0)
     finally:
         agent.kill()
         agent.wait()

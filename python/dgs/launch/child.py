@@ -16,6 +16,7 @@ from .output import Lines
 
 _TIED = Path(__file__).with_name("tied.py")
 _CHUNK = 1 << 16
+_CHUNKS = 16  # at a time, so that nobody who never stops talking keeps the others waiting; more than a pipe holds
 _OVERRULING = {"DGS_RANK", "DGS_WORLD_SIZE", "DGS_MASTER", "DGS_PORT"}  # what is set here, if they were left
 
 
@@ -74,14 +75,15 @@ class Child:
 
     def read(self, stream: IO[bytes]) -> bool:
         """Shows what there is to read; whether more may come."""
-        while True:
+        for _ in range(_CHUNKS):
             try:
                 data = os.read(stream.fileno(), _CHUNK)
             except BlockingIOError:
-                return True
+                break
             if not data:
                 return False
             self.streams[stream].feed(data)
+        return True
 
     def signal(self, number: int) -> None:
         """Sends a signal to the process, and to none that it has started."""
