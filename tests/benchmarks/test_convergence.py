@@ -81,6 +81,20 @@ def test_rates_are_searched_runs_resumed_and_results_reported(
     assert (tmp_path / "curves.png").stat().st_size > 10_000
 
 
+def test_codecs_are_compared_at_equal_bytes(repository: Path, images: Path, tmp_path: Path) -> None:
+    command = [sys.executable, str(repository / "benchmarks" / "frontier_cifar.py"), "--data", str(images),
+               "--out", str(tmp_path), "--codecs", "float32", "level3", "--workers", "2", "--batch-size", "10",
+               "--epochs", "1", "--seeds", "1"]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in (tmp_path / "frontier_cifar.jsonl").read_text().splitlines()]
+    assert [(row["codec"], row["status"]) for row in rows] == [("float32", "ok"), ("level3", "ok")]
+    assert rows[0]["density"] == pytest.approx(0.01, rel=1e-3)
+    assert rows[1]["density"] > 0.05
+    assert rows[1]["up"] == pytest.approx(rows[0]["up"], rel=0.1)
+    assert "2 workers" in done.stdout and "level3" in done.stdout
+
+
 def test_what_settings_do_is_compared(repository: Path) -> None:
     command = [sys.executable, str(repository / "benchmarks" / "asynchrony.py"), "--seeds", "1", "--steps", "40",
                "--modes", "dgs"]  # fmt: skip
