@@ -3,6 +3,7 @@
 
     python benchmarks/server.py                                  # ResNet-18; 1, 4, 16, 32 worker processes; minutes
     python benchmarks/server.py --workers 1 4 --parts exchange   # some
+    python benchmarks/server.py --page docs/benchmarks.md        # all, into the page
     python benchmarks/server.py --smoke                          # seconds
 
 exchange: a server in this process and workers in theirs, over gloo on loopback, that only exchange. Every push
@@ -26,6 +27,7 @@ from typing import Any
 
 import models
 import pull_path
+import server_page
 import torch
 import transport
 from exchange_processes import Job, Outcome, run
@@ -63,6 +65,7 @@ def record(outcome: Outcome, numel: int) -> dict[str, Any]:
         "MB up": outcome.bytes_up / 1e6,
         "MB down": outcome.bytes_down / 1e6,
         "memory": (outcome.memory + copies) / (copies * (job.workers + 1)),
+        "MB besides": (outcome.memory - copies * job.workers) / 1e6,
         "threads": outcome.threads,
     }
 
@@ -83,6 +86,11 @@ def show_exchanges(rows: Sequence[dict[str, Any]], numel: int) -> None:
     ]
     title = f"{rows[0]['model']}, {numel:,} parameters, {100 * rows[0]['density']:g} % up; medians in milliseconds"
     print(table(f"\n{title}; memory in units of (workers + 1) × 4 bytes a parameter", columns, cells))
+    largest = max((r for r in rows if not r["plain"]), key=lambda r: int(r["workers"]))
+    met = "met" if largest["memory"] <= 1.05 else "NOT met"
+    print(
+        f"  asked: memory <= 1.05, {largest['workers']} workers: {met}, {largest['MB besides']:.0f} MB besides"
+    )
 
 
 def show_pulls(rows: Sequence[pull_path.PullPath]) -> None:
@@ -126,6 +134,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=15, help="rounds of pull and transport")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--out", type=Path, default=Path("out/server"), help="folder for JSON and plot")
+    parser.add_argument(
+        "--page", type=Path, help="docs/benchmarks.md: write the tables there, JSON and plot beside it"
+    )
     parser.add_argument("--smoke", action="store_true", help="a tiny model, a moment of each part")
     args = parser.parse_args(arguments)
     if args.smoke:
@@ -154,11 +165,14 @@ def main() -> None:
         whole["exchange"] = [record(outcome, numel) for outcome in exchanges(args)]
         show_exchanges(whole["exchange"], numel)
     whole["machine"]["load at the end"] = os.getloadavg()[0]
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "server.json").write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+    folder: Path = args.out if args.page is None else args.page.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "server.json").write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
     if "exchange" in whole:
-        draw(whole["exchange"], whole["machine"], args.out / "server.png")
-    print(f"\n{args.out / 'server.json'}")
+        draw(whole["exchange"], whole["machine"], folder / "server.png")
+    if args.page is not None:
+        server_page.write(args.page, whole)
+    print(f"\n{folder / 'server.json'}")
 
 
 if __name__ == "__main__":

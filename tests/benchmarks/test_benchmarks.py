@@ -57,7 +57,12 @@ def test_the_packer_is_compared_with_what_else_could_be_sent(repository: Path, t
 def test_an_exchange_is_split_into_stages_and_compared_with_plain_torch(
     repository: Path, tmp_path: Path
 ) -> None:
-    printed = run(repository, "server", "--smoke", "--out", str(tmp_path))
+    page = tmp_path / "page.md"
+    page.write_text("above\n<!-- server -->\nold\n<!-- end of server -->\nbelow\n")
+    printed = run(repository, "server", "--smoke", "--page", str(page))
+    text = page.read_text()
+    assert text.startswith("above\n<!-- server -->\n") and text.endswith("<!-- end of server -->\nbelow\n")
+    assert "| this library, 2 workers |" in text and "\nold\n" not in text and text.count("|---|") == 3
     assert (tmp_path / "server.png").read_bytes().startswith(b"\x89PNG")
     record = json.loads((tmp_path / "server.json").read_text())
     assert [(row["plain"], row["workers"]) for row in record["exchange"]] == [(False, 2), (True, 2)]

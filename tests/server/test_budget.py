@@ -68,6 +68,13 @@ def test_of_its_own_accord_the_server_sends_no_wider_codec_and_no_unsteady_one(u
     assert codecs_down(up, Codec.INT8) == (Codec.INT8,)
 
 
+def test_no_plan_has_more_than_the_most() -> None:
+    for budget in (Budget(LAYOUT), Budget(LAYOUT, 0.2), Budget(LAYOUT, codec=Codec.LEVEL4)):
+        most = budget.most(0.01, Codec.FLOAT32)
+        plans = [budget.plan(_changed(c / 20), 0.01, Codec.FLOAT32) for c in range(21)]
+        assert bool((torch.stack([plan.counts for plan in plans]).amax(0) == most).all())
+
+
 def test_a_fixed_density_is_kept_in_the_workers_codec() -> None:
     for changed in (0.0, 0.5):
         plan = Budget(LAYOUT, 0.2).plan(_changed(changed), 0.01, Codec.INT8)

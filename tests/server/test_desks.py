@@ -19,12 +19,13 @@ if TYPE_CHECKING:
     from conftest import Run
 
 
-def _state() -> ServerState:
-    return ServerState(Layout([("w", (10,))]), torch.zeros(10), device=torch.device("cpu"))
+def _desks(count: int) -> Desks:
+    state = ServerState(Layout([("w", (10,))]), torch.zeros(10), device=torch.device("cpu"))
+    return Desks(state, count, torch.tensor([4]))
 
 
 def test_no_more_work_is_under_way_than_there_are_desks() -> None:
-    desks, inside, most, both = Desks(_state(), 2), [0], [0], threading.Barrier(2, timeout=30)
+    desks, inside, most, both = _desks(2), [0], [0], threading.Barrier(2, timeout=30)
     count = threading.Lock()
 
     def work(desk: Desk) -> Desk:
@@ -43,7 +44,7 @@ def test_no_more_work_is_under_way_than_there_are_desks() -> None:
 
 
 def test_what_goes_wrong_at_a_desk_is_the_sessions_and_the_desk_goes_on() -> None:
-    desks = Desks(_state(), 1)
+    desks = _desks(1)
 
     def fail(desk: Desk) -> None:
         raise ValueError("one")
@@ -56,7 +57,7 @@ def test_what_goes_wrong_at_a_desk_is_the_sessions_and_the_desk_goes_on() -> Non
 
 
 def test_without_threads_the_caller_works_at_the_one_desk() -> None:
-    desks = Desks(_state(), 0)
+    desks = _desks(0)
     here = [desks.run(lambda desk: (desk, threading.get_ident())) for _ in range(2)]
     assert here[0] == here[1] and here[0][1] == threading.get_ident()
     desks.close()
@@ -71,3 +72,11 @@ def test_the_desks_threads_end_with_the_server(serve: Callable[..., Run], random
     assert 1 <= len(names) <= torch.get_num_threads() * 64
     run.end()
     assert not [t for t in threading.enumerate() if t.name.startswith("dgs-desk") and t.name in names]
+
+
+def test_a_desks_room_is_as_large_as_pulls_may_become() -> None:
+    desks = _desks(0)
+    room = desks.run(lambda desk: desk.room)
+    made = room.of(torch.tensor([1]))
+    assert room.of(torch.tensor([4])) is made and made.indices.numel() == 4
+    assert room.of(torch.tensor([5])).indices.numel() == 10, "twice as large, and no larger than the model"

@@ -113,6 +113,10 @@ class Budget:
             return first.plan(unseen)
         return min(choices, key=lambda choice: choice.left(unseen)).plan(unseen)
 
+    def most(self, density_up: float, up: Codec) -> Tensor:
+        """Of every segment the most entries that a pull may have, whatever its codec, int64 [S]."""
+        return torch.stack([choice.most for choice in self._choices(density_up, up)]).amax(0)
+
     def _choices(self, density_up: float, up: Codec) -> list[_Choice]:
         key = (density_up, up)
         found = self._known.get(key)

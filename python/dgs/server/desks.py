@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ..frames import Packer
+from ..room import Room
 from .state import ServerState
 
 T = TypeVar("T")
@@ -28,17 +29,25 @@ class Desk:
 
     Args:
         state: of the server.
+        most: about as many entries of each segment as a pull may have, int64 [S].
     """
 
-    def __init__(self, state: ServerState) -> None:
-        self._numel = state.layout.numel
+    def __init__(self, state: ServerState, most: Tensor) -> None:
+        self._state, self._most = state, most
         self.packer = Packer(state.layout)  # what came, unpacked
-        self.room = state.room()  # what a pull selects
+
+    @cached_property
+    def room(self) -> Room:
+        """What a pull selects: at once as large as it may become, as what is outgrown leaves holes in the memory."""
+        room = self._state.room()
+        if not room.sampled and self._state.device.type == "cpu":  # a device's is copied whole
+            room.of(self._most)
+        return room
 
     @cached_property
     def model(self) -> Tensor:
         """Room for θ, float32 [N]: a dense method's pull."""
-        return torch.zeros(self._numel)  # written once: pages are not fetched under the lock
+        return torch.zeros(self._state.layout.numel)  # written once: pages are not fetched under the lock
 
 
 class Desks:
@@ -50,10 +59,11 @@ class Desks:
     Args:
         state: of the server.
         count: how many at most; 0 is for callers that come one at a time.
+        most: about as many entries of each segment as a pull may have, int64 [S].
     """
 
-    def __init__(self, state: ServerState, count: int) -> None:
-        self._state, self._mine = state, threading.local()
+    def __init__(self, state: ServerState, count: int, most: Tensor) -> None:
+        self._state, self._most, self._mine = state, most, threading.local()
         self._pool = ThreadPoolExecutor(count, "dgs-desk") if count else None
         self._idle: list[Packer] = []
 
@@ -78,7 +88,7 @@ class Desks:
     def _desk(self) -> Desk:
         desk: Desk | None = getattr(self._mine, "desk", None)
         if desk is None:
-            desk = self._mine.desk = Desk(self._state)
+            desk = self._mine.desk = Desk(self._state, self._most)
         return desk
 
     def close(self) -> None:

@@ -48,13 +48,14 @@ class Reception:
     ) -> None:
         self.state, self.buffers, self.settings, self._dense = state, buffers, settings, dense
         self.roster = Roster(settings, dense)
+        budget = Budget(state.layout, settings.density_down, settings.codec_pulls, settings.budget_down)
         self._shared = Exchange(
             state,
             buffers,
-            Budget(state.layout, settings.density_down, settings.codec_pulls, settings.budget_down),
+            budget,
             self.roster.active,
             timedelta(seconds=settings.exchange_timeout),
-            Desks(state, desks),
+            Desks(state, desks, budget.most(settings.density, settings.codec_up)),
             observer=observer or Observer(),
         )
 
