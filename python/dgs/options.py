@@ -12,7 +12,7 @@ from .config import Settings
 
 # What a server does not read: it is a worker's own, or told by the worker with each push.
 WORKERS_OWN = frozenset({
-    "rank", "density", "codec", "clip", "clip_workers", "nesterov", "dampening", "maximize",
+    "rank", "clip", "clip_workers", "nesterov", "dampening", "maximize",
     "decoupled_weight_decay", "buffers_every", "exchange_every", "overlap", "flush", "connect_timeout",
     "rejoin_timeout", "on_drift", "on_nonfinite",
 })  # fmt: skip
