@@ -4,8 +4,9 @@
     python benchmarks/plan.py [--rates 20mbit 100mbit] [--workers 1 2 4] [--methods dgs asgd all-reduce]
 
 Every process is a machine of its own at a switch (shaped.py): the server, the workers. A gradient takes its time
-asleep, so that this machine's cores are not the limit. What is predicted stands on the costs that dgs.plan measures
-here, and on the link as its probe finds it, between two of the machines.
+asleep, so that this machine's cores are not the limit; asynchronous workers' gradients take anything up to twice that
+time, or those that began together would stay in step. What is predicted stands on the costs that dgs.plan measures
+here, and on the link as its probe finds it, between two of the machines. Runs that would take too long are left out.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import argparse
 import json
 import logging
 import os
+import random
 import subprocess
 import sys
 import tempfile
@@ -40,7 +42,7 @@ from dgs.units import bits, rate
 
 PORT = 29700
 WARM = 2  # gradients of each worker before those that count
-LEAST, MOST = 8, 40  # gradients of each worker in a run
+LEAST, MOST = 10, 40  # gradients of each worker in a run
 COLUMNS = ("link", "run", "predicted/s", "measured/s", "error %", "limited by")
 
 
@@ -99,9 +101,18 @@ def work(args: argparse.Namespace) -> None:
     settings = {"mode": args.methods[0], "world_size": args.world, "master": args.master, "port": PORT}
     with dgs.GradientSGD(net.parameters(), 1e-3, net, rank=args.rank, threads=1, **settings) as optimizer:
         wait_for_all(args.meet, args.rank, args.world - 1)
-        while not optimizer.done:
-            net.gradient(args.compute, generator)
+        for seconds in times(args.compute, args.rank):
+            net.gradient(seconds, generator)
             optimizer.step()
+            if optimizer.done:
+                break
+
+
+def times(mean: float, seed: int) -> Iterator[float]:
+    """Seconds of gradients: evenly between nothing and twice the mean, which eight together have."""
+    draw = random.Random(seed)
+    while True:
+        yield from draw.sample([mean * (2 * i + 1) / 8 for i in range(8)], 8)
 
 
 def wait_for_all(meet: Path, rank: int, workers: int) -> None:
@@ -216,6 +227,8 @@ def compare(network: Shaped, costs: Costs, args: argparse.Namespace) -> list[tup
             row = (
                 reduced(case, "float32") if method == ALL_REDUCE else exchanged(case, method, 0.01, "float32")
             )
+            if LEAST * workers / row.rate > args.patience:
+                continue
             versions = workers * int(max(LEAST, min(MOST, args.seconds * row.rate / workers)))
             seen = measured(network, method, workers, versions, args)
             error = 100 * (row.rate / seen - 1)
@@ -227,12 +240,13 @@ def compare(network: Shaped, costs: Costs, args: argparse.Namespace) -> list[tup
 def options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument(
-        "--rates", nargs="+", default=["10mbit", "30mbit", "100mbit"], help="of every link, headers and all"
+        "--rates", nargs="+", default=["3mbit", "20mbit", "60mbit"], help="of every link, headers and all"
     )
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--methods", nargs="+", default=["dgs", "asgd", ALL_REDUCE])
-    parser.add_argument("--compute", type=float, default=0.1, help="seconds of a gradient")
-    parser.add_argument("--seconds", type=float, default=15.0, help="of a measured run, about")
+    parser.add_argument("--compute", type=float, default=0.5, help="seconds of a gradient")
+    parser.add_argument("--seconds", type=float, default=25.0, help="of a measured run, about")
+    parser.add_argument("--patience", type=float, default=80.0, help="seconds that a run may take")
     parser.add_argument("--scale", type=int, default=4, help="ResNet-18's channels are divided by it")
     parser.add_argument("--out", type=Path, help="a file for the figures, as JSON")
     parser.add_argument("--role", choices=ROLES, help=argparse.SUPPRESS)

@@ -35,8 +35,8 @@ class Shaped:
     Every link has a token bucket at both ends. All of it is gone after the `with` block, and what an earlier process
     that was killed left behind as well. Two things make it a network and not a machine:
 
-    - TCP is reno, which sends as acknowledgements come. BBR, where it is the system's, sends by timers, which fire late
-      where the cores are busy: a reduction of 1.8 s took up to 15.
+    - TCP is reno, which sends as acknowledgements come. BBR, where it is the system's, sends by timers, which fire
+      late where the cores are busy: a reduction of 1.8 s took up to 15.
     - Segments are not gathered: by 64 kB at a time, a tenth of a second at 5 Mbit/s, one connection kept another's
       acknowledgements waiting until some workers had four times as many exchanges as others.
     """

@@ -1,29 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Gradients a second: of asynchronous workers at one server by an event clock, of dense all-reduce by a formula.
+"""Gradients a second: of asynchronous workers at one server, and of dense all-reduce.
 
-The clock, and not a formula, because it is as short and knows more. Mean value analysis is exact where service times
-are exponential; frames are all of one size, for which it is a tenth and more too low where the link is about full,
-and there the decision falls. The bounds min(W / cycle, 1 / bottleneck) are too high there once times vary.
+Connections share a link, and sessions the server's cores, in equal parts. A closed network of such stations has a
+product form whatever the distribution of times at them is (Baskett, Chandy, Muntz and Palacios 1975), so that its
+throughput is exact by convolution (Buzen 1973), and needs no clock and no random numbers.
 """
 
 from __future__ import annotations
 
-import heapq
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+
+import torch
+from torch import Tensor
 
 from ..errors import ConfigError
-from ..simulate.clock import Clock
 from ..simulate.compute import Compute
 from ..transport.gloo import FIRST
 
 PAYLOAD = 0.94  # of a link's rate: what Ethernet, IP and TCP headers leave, 941 Mbit/s of a gigabit
 BUCKET = 25 * 2**20  # bytes that DistributedDataParallel reduces at a time
 _BACKWARD = 2 / 3  # of a gradient's time
-_CYCLES, _WARM = 40, 10  # of each worker, and those of them that do not count
+_ROUNDS = 200  # whose slowest gradients are averaged
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,105 +85,58 @@ class Throughput:
     server: float = 0.0
 
 
-class _Station:
-    """One that serves in the order of coming, on so many lanes."""
-
-    def __init__(self, lanes: int = 1) -> None:
-        self._free = [0.0] * lanes
-        self.busy = 0.0
-
-    def hold(self, now: float, seconds: float, own: float = 0.0) -> float:
-        """Occupies a lane for `seconds`; returns when that, and `own` seconds that began with it, are over."""
-        begin = max(now, heapq.heappop(self._free))
-        heapq.heappush(self._free, begin + seconds)
-        self.busy += seconds
-        return begin + max(seconds, own)
-
-
 def asynchronous(
-    workers: int, compute: Compute, exchange: Exchange, link: Link, *, overlap: bool = False, cores: int = 1
+    gradients: Sequence[float], exchange: Exchange, link: Link, *, overlap: bool = False, cores: int = 1
 ) -> Throughput:
     """The throughput of workers that exchange with one server, each as soon as it has a gradient.
 
     Args:
-        workers: how many.
-        compute: seconds of a gradient.
+        gradients: each worker's mean seconds of a gradient.
         exchange: what one moves and costs.
-        link: the network. A frame passes its worker's link and the server's at once, at the slower one's rate.
+        link: the network. A frame passes its worker's link and its share of the server's at once.
         overlap: each worker computes its next gradient while the exchange is under way.
         cores: frames that the server handles at once.
     """
-    return _Run(workers, compute, exchange, link, overlap, cores).throughput()
+    workers, each = len(gradients), min(link.bandwidth, link.shared)
+    lanes = link.shared / each if math.isfinite(each) else 1.0
+    stations = [(8 * exchange.up / each, lanes), (8 * exchange.down / each, lanes), (exchange.server, cores)]
+    latency = link.delay(exchange.up) + link.delay(exchange.down)
+    # Workers of unequal speed count as equal ones of the same rate: exact where none waits, and where all do.
+    alone = workers / sum(1 / (seconds + exchange.worker) for seconds in gradients)
+    # With overlap the longer of the gradient and the exchange makes the round, and hides the other.
+    together = _closed(workers, latency, stations)
+    rate = min(workers / alone, together) if overlap else _closed(workers, alone + latency, stations)
+    busy = (min(1.0, rate * seconds / many) for seconds, many in stations)
+    return Throughput(rate, *busy)
 
 
-class _Run:
-    """Workers in virtual time. What is counted begins when the workers are no longer in step with one another."""
+def _closed(workers: int, apart: float, stations: Sequence[tuple[float, float]]) -> float:
+    """Rounds a second of a closed network.
 
-    def __init__(
-        self, workers: int, compute: Compute, exchange: Exchange, link: Link, overlap: bool, cores: int
-    ) -> None:
-        self._compute, self._exchange, self._link, self._overlap = compute, exchange, link, overlap
-        self._clock = Clock()
-        self._incoming, self._outgoing, self._server = _Station(), _Station(), _Station(cores)
-        self._cores = cores
-        self._draws = [random.Random(f"plan {index}") for index in range(workers)]
-        self._halves = [0] * workers  # of a cycle that are done: the gradient, the exchange before it
-        self._done: list[float] = []
-        self._most = _CYCLES * workers
+    Args:
+        apart: seconds of a round in which nobody waits for another.
+        stations: what is shared: seconds for one that is alone there, and how many are as fast as one.
+    """
+    count = torch.arange(workers + 1, dtype=torch.float64)
+    ways = _powers(apart, count) - torch.lgamma(count + 1)
+    for seconds, many in stations:
+        if seconds > 0:
+            ahead = count[1:].clamp(max=many).log().cumsum(0)
+            ways = _convolved(ways, _powers(seconds, count) - torch.cat([torch.zeros(1), ahead]))
+    # ways[w]: the logarithm of the sum over all ways to have w workers at the stations; exp gives the rate.
+    return math.exp(float(ways[workers - 1] - ways[workers]))
 
-    def throughput(self) -> Throughput:
-        for index in range(len(self._draws)):
-            self._halves[index] = 1  # there is no exchange before the first gradient
-            self._begin(index)
-        self._clock.run()
-        first = self._done[_WARM * len(self._draws) - 1]
-        last = self._done[-1]
-        rate = (len(self._done) - _WARM * len(self._draws)) / (last - first)
-        busy = (self._incoming.busy, self._outgoing.busy, self._server.busy / self._cores)
-        return Throughput(rate, *(min(1.0, seconds / last) for seconds in busy))
 
-    def _begin(self, index: int) -> None:
-        seconds = self._compute(index, self._draws[index]) + self._exchange.worker
-        self._after(seconds, index, self._half)
+def _powers(seconds: float, count: Tensor) -> Tensor:
+    """Logarithms of seconds ** count; of 0 ** 0 too."""
+    return count * math.log(seconds) if seconds > 0 else torch.where(count == 0, 0.0, -math.inf).double()
 
-    def _after(self, seconds: float, index: int, then: Callable[[int], None]) -> None:
-        self._clock.at(self._clock.now + seconds, index, partial(then, index))
 
-    def _half(self, index: int) -> None:
-        """A gradient or an exchange is done. With both of them the next exchange begins."""
-        self._halves[index] += 1
-        if self._halves[index] < 2:
-            return
-        self._halves[index] = 0
-        self._after(self._link.delay(self._exchange.up), index, self._arrive)
-        if self._overlap:
-            self._begin(index)
-
-    def _arrive(self, index: int) -> None:
-        self._pass(self._incoming, self._exchange.up, index, self._serve)
-
-    def _serve(self, index: int) -> None:
-        done = self._server.hold(self._clock.now, self._exchange.server)
-        self._clock.at(done, index, partial(self._return, index))
-
-    def _return(self, index: int) -> None:
-        self._pass(self._outgoing, self._exchange.down, index, self._landed)
-
-    def _pass(self, line: _Station, size: float, index: int, then: Callable[[int], None]) -> None:
-        bits = 8 * size
-        done = line.hold(self._clock.now, bits / self._link.shared, bits / self._link.bandwidth)
-        self._clock.at(done, index, partial(then, index))
-
-    def _landed(self, index: int) -> None:
-        self._after(self._link.delay(self._exchange.down), index, self._finished)
-
-    def _finished(self, index: int) -> None:
-        if len(self._done) >= self._most:
-            return
-        self._done.append(self._clock.now)
-        self._half(index)
-        if not self._overlap:
-            self._begin(index)
+def _convolved(a: Tensor, b: Tensor) -> Tensor:
+    """The logarithm of the convolution of exp(a) and exp(b), as long as each of them."""
+    index = torch.arange(len(a))
+    gap = index[:, None] - index
+    return torch.where(gap < 0, -math.inf, a + b[gap.clamp(min=0)]).logsumexp(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +159,7 @@ def all_reduce(workers: int, compute: Compute, size: float, optimizer: float, li
         optimizer: seconds of the step that follows.
     """
     draws = [random.Random(f"plan {index}") for index in range(workers)]
-    rounds = [max(compute(i, draw) for i, draw in enumerate(draws)) for _ in range(_CYCLES * 5)]
+    rounds = [max(compute(i, draw) for i, draw in enumerate(draws)) for _ in range(_ROUNDS)]
     slowest = sum(rounds) / len(rounds)
     if workers == 1:
         return Round(slowest, 0.0, slowest + optimizer)

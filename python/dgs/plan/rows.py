@@ -32,7 +32,7 @@ class Case:
         step_time: seconds of a gradient on one of them, forward and backward.
         link: the network.
         costs: what the machines compute for an exchange.
-        jitter: deviation of the logarithm of a gradient's time; 0: always the same.
+        jitter: deviation of the logarithm of a gradient's time, for which all-reduce waits; 0: always the same.
         straggler: how many times longer one of the workers takes.
         density_down, codec_down, overlap: settings of the same name (dgs.Settings).
         cores: frames that the server handles at once.
@@ -65,9 +65,14 @@ class Case:
         return one if self.straggler == 1 else Straggler(one, self.straggler)
 
     @property
+    def times(self) -> list[float]:
+        """Mean seconds of each worker's gradient."""
+        return [self.step_time * self.straggler] + (self.workers - 1) * [self.step_time]
+
+    @property
     def mean_time(self) -> float:
         """Seconds of a gradient, mean over the workers."""
-        return self.step_time * (self.workers - 1 + self.straggler) / self.workers
+        return sum(self.times) / self.workers
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +150,7 @@ def exchanged(case: Case, mode: str, density: float, codec: str) -> Row:
     select, pack = case.costs.worker(numel, push, pull, dense)
     serve = case.costs.server(numel, push, pull, dense)
     exchange = Exchange(push.bytes, pull.bytes, select + pack, serve)
-    seen = asynchronous(case.workers, case.compute, exchange, link, overlap=case.overlap, cores=case.cores)
+    seen = asynchronous(case.times, exchange, link, overlap=case.overlap, cores=case.cores)
     parts = {
         "computing": case.mean_time,
         "selection and packing": select + pack,
