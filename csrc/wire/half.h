@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Exact conversions between float32 bits and the 16-bit formats. Nothing is rounded here: a value that the
-// format does not hold is refused. All on integers, so that a thread that flushes denormals gets the same
-// answer.
+// format does not hold is refused. No branches, so that loops over them become vectors; and floats only where
+// every result is exact and normal, so that a thread that flushes denormals gets the same answer.
 #pragma once
 
 #include <bit>
@@ -15,34 +15,35 @@ inline constexpr std::uint32_t kFloatExponent = 0x7f800000u;
 inline bool is_finite(std::uint32_t bits) { return (bits & kFloatExponent) != kFloatExponent; }
 inline bool is_zero(std::uint32_t bits) { return (bits & ~kFloatSign) == 0; }
 
+inline constexpr std::uint32_t kSmallestHalf = 0x38800000u;  // of the normal ones, 2^-14; below are n·2^-24
+inline constexpr std::uint32_t kLargestHalf = 0x477fe000u;   // 65504
+inline constexpr std::uint32_t kHalfBias = 0x38000000u;      // between the two exponents, 112
+
+inline std::uint32_t subnormal_half(std::int32_t n) {
+  return std::bit_cast<std::uint32_t>(static_cast<float>(n) * 0x1p-24f);
+}
+
+// All ones or none.
+inline std::uint32_t mask_if(bool condition) { return condition ? ~0u : 0u; }
+
 // False if `bits`, a finite float32, is not a float16.
 inline bool float_to_half(std::uint32_t bits, std::uint16_t* half) {
-  const auto sign = static_cast<std::uint16_t>((bits & kFloatSign) >> 16);
-  const std::uint32_t mantissa = bits & 0x007fffffu;
-  const int exponent = static_cast<int>((bits & kFloatExponent) >> 23) - 127;
-  *half = sign;
-  if (is_zero(bits)) return true;
-  if (exponent > 15 || exponent < -24) return false;
-  if (exponent >= -14) {
-    const auto biased = static_cast<std::uint32_t>(exponent + 15);
-    *half = static_cast<std::uint16_t>(sign | biased << 10 | mantissa >> 13);
-    return (mantissa & 0x1fffu) == 0;
-  }
-  const std::uint32_t significand = mantissa | 0x00800000u;
-  const int shift = -1 - exponent;  // 14 for the largest subnormals, 23 for the smallest
-  *half = static_cast<std::uint16_t>(sign | significand >> shift);
-  return (significand & ((1u << shift) - 1)) == 0;
+  const std::uint32_t sign = (bits & kFloatSign) >> 16, magnitude = bits & ~kFloatSign;
+  const std::uint32_t small = mask_if(magnitude < kSmallestHalf), below = magnitude & small;
+  const auto n = static_cast<std::int32_t>(std::bit_cast<float>(below) * 0x1p24f);  // less than 2^10
+  const std::uint32_t wrong_small = subnormal_half(n) ^ below;
+  const std::uint32_t wrong = (magnitude & 0x1fffu) | mask_if(magnitude > kLargestHalf);
+  const std::uint32_t normal = (magnitude - kHalfBias) >> 13;
+  *half = static_cast<std::uint16_t>(sign | (static_cast<std::uint32_t>(n) & small) | (normal & ~small));
+  return ((wrong_small & small) | (wrong & ~small)) == 0;
 }
 
 inline std::uint32_t half_to_float(std::uint16_t half) {
-  const std::uint32_t sign = static_cast<std::uint32_t>(half & 0x8000u) << 16;
-  const std::uint32_t exponent = (half >> 10) & 0x1fu;
-  const std::uint32_t mantissa = half & 0x3ffu;
-  if (exponent == 0x1f) return sign | kFloatExponent | mantissa << 13;
-  if (exponent != 0) return sign | (exponent + 112) << 23 | mantissa << 13;
-  if (mantissa == 0) return sign;
-  const auto top = static_cast<unsigned>(std::bit_width(mantissa)) - 1;  // a subnormal is mantissa * 2^-24
-  return sign | (top + 103) << 23 | (mantissa << (23 - top) & 0x007fffffu);
+  const std::uint32_t sign = static_cast<std::uint32_t>(half & 0x8000u) << 16, magnitude = half & 0x7fffu;
+  const std::uint32_t small = mask_if(magnitude < 0x400u);
+  const std::uint32_t special = mask_if(magnitude >= 0x7c00u) & kFloatExponent;  // an infinity or a NaN
+  const std::uint32_t normal = ((magnitude << 13) + kHalfBias) | special;
+  return sign | (subnormal_half(static_cast<std::int32_t>(magnitude)) & small) | (normal & ~small);
 }
 
 // False if `bits` is not a bfloat16.
