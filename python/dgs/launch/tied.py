@@ -11,10 +11,16 @@ import sys
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h; it outlives exec
 
-parent, *program = sys.argv[1:]
-# SIGTERM: the server still writes its last checkpoint.
-if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0):
-    sys.exit(f"prctl: {os.strerror(ctypes.get_errno())}")
-if os.getppid() != int(parent):  # it has died already
-    sys.exit(128 + signal.SIGTERM)
-os.execv(program[0], program)
+
+def main(parent: int, program: list[str]) -> None:
+    """Does not return."""
+    # SIGTERM: the server still writes its last checkpoint.
+    if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0):
+        sys.exit(f"prctl: {os.strerror(ctypes.get_errno())}")
+    if os.getppid() != parent:  # it has died already
+        sys.exit(128 + signal.SIGTERM)
+    os.execv(program[0], program)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), sys.argv[2:])
