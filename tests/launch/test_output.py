@@ -52,6 +52,25 @@ def test_a_bar_is_shown_now_and_then_and_in_its_last_state(out: io.BytesIO) -> N
     assert shown(out)[3:] == ["100%"]
 
 
+def test_bars_one_below_the_other_are_shown_now_and_then(out: io.BytesIO) -> None:
+    """As tqdm draws them: down to its place, the bar, and up again."""
+    clock = Clock()
+    lines = Lines(b"", out, clock)
+    lines.feed(b"\router 0")
+    for batch in range(1, 12):
+        clock.now += 1
+        lines.feed(b"\n")
+        lines.feed(f"\rinner {batch}\x1b[A".encode())
+        lines.feed(f"\router {batch}".encode())
+    assert shown(out) == ["outer 0", "inner 1", "outer 5", "outer 10"]
+    lines.feed(b"\n\rinner 12\x1b[A\router 12\n")
+    assert len(shown(out)) == 4
+    lines.end()
+    assert shown(out)[4:] == ["outer 12"], "the last state is not lost"
+    lines.feed(b"\n\rinner 13\x1b[A\nan ordinary line\n")
+    assert shown(out)[-1] == "an ordinary line"
+
+
 def test_both_kinds_of_line_ends_and_what_clears_a_line(out: io.BytesIO) -> None:
     lines = Lines(b"", out)
     lines.feed(b"dos\r")

@@ -16,7 +16,9 @@ from .output import Lines
 
 _TIED = Path(__file__).with_name("tied.py")
 _CHUNK = 1 << 16
-_CHUNKS = 16  # at a time, so that nobody who never stops talking keeps the others waiting; more than a pipe holds
+_CHUNKS = (
+    16  # at a time, so that nobody who never stops talking keeps the others waiting; more than a pipe holds
+)
 _OVERRULING = {"DGS_RANK", "DGS_WORLD_SIZE", "DGS_MASTER", "DGS_PORT"}  # what is set here, if they were left
 
 
