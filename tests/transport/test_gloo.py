@@ -141,6 +141,22 @@ def test_a_port_in_use_is_a_typed_error_and_is_free_after_close() -> None:
         assert again.port == port
 
 
+def test_a_server_that_waits_for_workers_does_not_ask_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told, and then looks."""
+    looks, look = [], GlooListener._next
+    monkeypatch.setattr(GlooListener, "_next", lambda self, store: looks.append(1) or look(self, store))
+    with _listening() as listener:
+        assert listener.accept(timedelta(seconds=0.5)) is None and len(looks) <= 3
+        dialled: list[GlooLink] = []
+        thread = threading.Thread(target=lambda: dialled.append(dial("127.0.0.1", listener.port, SECONDS)))
+        thread.start()
+        link = listener.accept(SECONDS)
+        thread.join()
+        assert link is not None and len(looks) <= 6
+        for end in (link, *dialled):
+            end.close()
+
+
 def test_no_server_is_a_typed_error_in_time() -> None:
     port = _free_port()
     began = time.monotonic()

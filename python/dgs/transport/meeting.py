@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import threading
 import time
 from datetime import timedelta
 from typing import Any
@@ -13,12 +14,13 @@ from ..bounded import within
 from ..errors import LinkClosedError, LinkTimeoutError, PortInUseError, ServerUnreachableError
 from .address import is_loopback, is_own_name, listen, resolve, routed
 from .base import Listener
-from .gloo import POLL, SERVER, WORKER, GlooLink, Store, dist, first_line
+from .gloo import SERVER, WORKER, GlooLink, Store, dist, first_line
 
 log = logging.getLogger(__name__)
 
 _STORE_TIMEOUT = timedelta(seconds=30)
 _HANDSHAKE = timedelta(seconds=5)
+_PATIENT = timedelta(days=20)  # in milliseconds it must fit 31 bits
 _SAY_EVERY = 3.0  # seconds between two messages of a worker that waits
 
 
@@ -47,18 +49,37 @@ class GlooListener(Listener):
         self._owner: Store | None = store
         self._store: Store | None = store.clone()
         self._seen = store.add(_tickets_seen(self._run), 0)  # by an earlier server of the same run
+        self._knocked = threading.Event()
+        self._ear = threading.Thread(
+            target=self._listen, args=(store.clone(),), name="dgs-listener", daemon=True
+        )
+        self._ear.start()
         self._store.set(_serving(self._run), "1")
+
+    def _listen(self, store: Store) -> None:
+        """Waits for knocks, on a connection of its own, which such a wait occupies."""
+        while self._store is not None:
+            try:
+                store.wait([_knock(self._run)], _PATIENT)
+                store.delete_key(_knock(self._run))
+            except RuntimeError as error:  # `accept` meets it too
+                log.debug("no knock is heard any more: %s", first_line(error))
+                return
+            finally:
+                self._knocked.set()
 
     def accept(self, timeout: timedelta) -> GlooLink | None:
         deadline = time.monotonic() + timeout.total_seconds()
         while self._store is not None:
+            self._knocked.clear()  # before the look: a knock after it is heard
             try:
                 link = self._next(self._store)
             except RuntimeError as error:
                 raise LinkClosedError(f"the meeting point is gone: {first_line(error)}") from None
-            if link is not None or time.monotonic() > deadline:
+            left = deadline - time.monotonic()
+            if link is not None or left <= 0:
                 return link
-            time.sleep(POLL)
+            self._knocked.wait(left)
         return None
 
     def _next(self, store: Store) -> GlooLink | None:
@@ -74,8 +95,10 @@ class GlooListener(Listener):
             return
         try:
             store.delete_key(_serving(self._run))
+            store.set(_knock(self._run), "1")  # wakes the thread
         except RuntimeError as error:  # the agent's store may be gone before us
             log.debug("the meeting point is gone: %s", first_line(error))
+        self._ear.join(_HANDSHAKE.total_seconds())  # a store that is cut off wakes nobody
         self._owner = None
 
 
@@ -100,6 +123,7 @@ def dial(
         while not store.check([_serving(prefix)]):
             patience.wait("the server has not begun to serve")
         ticket = store.add(_tickets(prefix), 1)
+        store.set(_knock(prefix), "1")
     except RuntimeError as error:
         raise ServerUnreachableError(f"the server at {host}:{port} went away: {first_line(error)}") from None
     return GlooLink(store, prefix, ticket, WORKER, address or routed(host))
@@ -138,6 +162,10 @@ def _tickets(run: str) -> str:
 
 def _tickets_seen(run: str) -> str:
     return f"{run}/tickets_seen"
+
+
+def _knock(run: str) -> str:
+    return f"{run}/knock"
 
 
 def _serving(run: str) -> str:
