@@ -133,7 +133,7 @@ def test_off_a_terminal_there_is_a_line_now_and_then_and_one_of_the_whole_run() 
     shown.event(Event(0, 5.0, 10, 2, "died", "closed by peer"))
     shown.evaluation(FOUND)
     clock.now += 10
-    shown.record(ROW, WENT_ON)
+    shown.record(replace(ROW, loss=None, waiting=None), WENT_ON)
     shown.record(LAST, OVER)
     shown.close(OVER)
     bytes_ = "up 10.0 kB (1/76), down 20.0 kB (1/40)"

@@ -44,7 +44,6 @@ class Progress:
         self._mode, self._end, self._clock = mode, end, clock
         self._out = out or sys.stderr
         self._due = clock()
-        self._loss: float | None = None
         self._last: Record | None = None
         self._evaluated: list[str] = []
         self._tqdm: Any = None
@@ -62,11 +61,10 @@ class Progress:
         return self._tqdm(bar_format=self._form if not self._bars else "", **given)
 
     def record(self, record: Record, summary: Summary) -> None:
-        self._loss = self._loss if record.loss is None else record.loss
-        self._last = record
+        record = self._last = _with_what_was_told(record, self._last)
         if self._bars:
             left = "" if record.eta is None else f"{clock_time(record.eta)} left"
-            self._draw(record, [left or clock_time(record.seconds), *self._training(record)])
+            self._draw(record, [left or clock_time(record.seconds), *_training(record)])
         elif record.version and self._clock() >= self._due:
             self._line(record)
 
@@ -90,20 +88,13 @@ class Progress:
     def _line(self, record: Record) -> None:
         self._due = self._clock() + _LINE_EVERY
         left = "" if record.eta is None else f", {clock_time(record.eta)} left"
-        self._write(record, [clock_time(record.seconds) + left, *self._training(record)])
+        self._write(record, [clock_time(record.seconds) + left, *_training(record)])
 
     def _write(self, record: Record, training: Sequence[str]) -> None:
         parts = [*training, *self._evaluated, *_exchanging(record)]
         end = f"/{self._end:,}" if self._end else ""
         self._out.write(f"{self._mode} {record.version:,}{end}  {', '.join(parts)}\n")
         self._out.flush()
-
-    def _training(self, record: Record) -> list[str]:
-        rate = f"{record.samples_per_second:,.0f} samples/s"
-        found = [rate if record.samples else f"{record.steps_per_second:,.1f} steps/s"]
-        if self._loss is not None:
-            found.append(f"loss {self._loss:.3f}")
-        return found
 
     def evaluation(self, found: Evaluation) -> None:
         self._evaluated = [f"{name} {measured(name, value)}" for name, value in found.values.items()]
@@ -121,7 +112,7 @@ class Progress:
         """Shows the run as a whole."""
         if self._last is not None:
             whole = _whole(self._last, summary)
-            parts = [f"in {clock_time(whole.seconds)}", *self._training(whole)]
+            parts = [f"in {clock_time(whole.seconds)}", *_training(whole)]
             if self._bars:
                 self._draw(whole, parts)
             else:
@@ -129,6 +120,18 @@ class Progress:
         for bar in self._bars:
             bar.close()
         self._stack.close()
+
+
+def _with_what_was_told(record: Record, before: Record | None) -> Record:
+    """The record; where no worker has told its numbers since the one before, with those of that one."""
+    if before is None:
+        return record
+    loss, waiting = (a if a is not None else b for a, b in zip(_told(record), _told(before), strict=True))
+    return replace(record, loss=loss, waiting=waiting)
+
+
+def _told(record: Record) -> tuple[float | None, float | None]:
+    return record.loss, record.waiting
 
 
 def _whole(last: Record, summary: Summary) -> Record:
@@ -145,6 +148,14 @@ def _whole(last: Record, summary: Summary) -> Record:
         waiting=sum(waits) / len(waits) if waits else None,
         workers=len(summary.workers),
     )
+
+
+def _training(record: Record) -> list[str]:
+    rate = f"{record.samples_per_second:,.0f} samples/s"
+    found = [rate if record.samples else f"{record.steps_per_second:,.1f} steps/s"]
+    if record.loss is not None:
+        found.append(f"loss {record.loss:.3f}")
+    return found
 
 
 def _exchanging(record: Record) -> list[str]:
