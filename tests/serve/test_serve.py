@@ -84,10 +84,17 @@ def serve(folder: Path, port: int) -> Iterator[Callable[..., subprocess.Popen[st
         process.communicate()
 
 
+@pytest.fixture(autouse=True)
+def threads() -> Iterator[None]:
+    """Servers and workers set a number of their own."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture
-def worker(port: int) -> Iterator[Callable[[nn.Module, int], None]]:
+def worker(port: int) -> Callable[[nn.Module, int], None]:
     """Trains so many steps as a worker, in this process."""
-    threads = torch.get_num_threads()
 
     def train(net: nn.Module, steps: int) -> None:
         with dgs.GradientSGD(
@@ -98,8 +105,7 @@ def worker(port: int) -> Iterator[Callable[[nn.Module, int], None]]:
                 net(torch.randn(4, 8)).square().mean().backward()
                 optimizer.step()
 
-    yield train
-    torch.set_num_threads(threads)
+    return train
 
 
 def test_it_serves_ends_and_goes_on_without_its_model(
