@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "common/apart.h"
 #include "common/checks.h"
 
 namespace dgs {
