@@ -253,8 +253,8 @@ def test_a_server_that_is_gone_is_not_awaited() -> None:
         fleet.server.stop()
         fleet._thread.join()
         timer = threading.Timer(0.5, terminate)
-        timer.start()
         with pytest.raises(SystemExit, match="143"), worker:
+            timer.start()
             set_grads(model, tensors(3))
             worker.step()
         timer.join()
