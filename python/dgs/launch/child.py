@@ -16,9 +16,7 @@ from .output import Lines
 
 _TIED = Path(__file__).with_name("tied.py")
 _CHUNK = 1 << 16
-_CHUNKS = (
-    16  # at a time, so that nobody who never stops talking keeps the others waiting; more than a pipe holds
-)
+_CHUNKS = 16  # at a time: more than a pipe holds, and an end where someone never stops talking
 _OVERRULING = {"DGS_RANK", "DGS_WORLD_SIZE", "DGS_MASTER", "DGS_PORT"}  # what is set here, if they were left
 
 
@@ -29,7 +27,7 @@ def environment(base: Mapping[str, str], rank: int, workers: int, port: int) -> 
         for name, value in base.items()
         if name not in _OVERRULING and not name.startswith("TORCHELASTIC_")
     }
-    threads = threads_of(rank, workers) if not base.get("OMP_NUM_THREADS") else {}
+    threads = {} if base.get("OMP_NUM_THREADS") else {"OMP_NUM_THREADS": str(threads_of(rank, workers))}
     return kept | threads | {
         "RANK": str(rank),
         "WORLD_SIZE": str(workers + 1),
@@ -40,10 +38,9 @@ def environment(base: Mapping[str, str], rank: int, workers: int, port: int) -> 
     }  # fmt: skip
 
 
-def threads_of(rank: int, workers: int) -> dict[str, str]:
-    """OMP_NUM_THREADS where nobody has chosen it: one for the server, and a share of the cores for each worker."""
-    cores = len(os.sched_getaffinity(0))
-    return {"OMP_NUM_THREADS": str(max(1, cores // workers) if rank else 1)}
+def threads_of(rank: int, workers: int) -> int:
+    """Threads of a process where nobody has chosen: one for the server, a share of the cores for each worker."""
+    return max(1, len(os.sched_getaffinity(0)) // workers) if rank else 1
 
 
 class Child:

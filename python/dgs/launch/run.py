@@ -45,7 +45,7 @@ def launch(program: Sequence[str], workers: int, *, port: int = 0, screen: Scree
     screen = screen or Screen(sys.stdout.buffer, sys.stderr.buffer, workers)
     with Signals() as signals, _held(port) as number, _Run(signals, screen, number) as run:
         if not os.environ.get("OMP_NUM_THREADS"):
-            server, worker = (threads_of(rank, workers)["OMP_NUM_THREADS"] for rank in (0, 1))
+            server, worker = (threads_of(rank, workers) for rank in (0, 1))
             screen.say(
                 f"OMP_NUM_THREADS was not set: it is {worker} for each worker and {server} for the server"
             )
