@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import io
+import logging
 import re
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -190,6 +192,26 @@ def test_a_terminal_has_one_bar_and_all_of_it_in_80_columns() -> None:
         "",
     ]
     assert max(map(len, out.lines())) < 80
+
+
+def test_what_is_logged_goes_above_the_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("tqdm")
+    out = Terminal()
+    monkeypatch.setattr(sys, "stderr", out)
+    handler, root = logging.StreamHandler(out), logging.getLogger()
+    root.addHandler(handler)
+    try:
+        shown = Progress("dgs", 200, out, Clock())
+        shown.record(ROW, WENT_ON)
+        root.warning("worker 3 joins again")
+        shown.close(OVER)
+        root.warning("after the end")
+        assert handler in root.handlers
+    finally:
+        root.removeHandler(handler)
+    first, bar, under, last, _ = out.lines()
+    assert (first, last) == ("worker 3 joins again", "after the end")
+    assert bar.startswith("dgs   5%|") and under.startswith("  staleness")
 
 
 def test_times_and_sizes_as_people_read_them() -> None:

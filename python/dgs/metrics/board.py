@@ -11,6 +11,7 @@ from .extras import needed
 from .record import Evaluation, Event, Record, Summary
 
 _TAGS = {
+    "samples": "training/samples",
     "loss": "training/loss",
     "samples_per_second": "training/samples_per_second",
     "steps_per_second": "training/steps_per_second",
