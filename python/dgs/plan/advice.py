@@ -71,14 +71,14 @@ def plan(
 
 
 def _choice(rows: Sequence[Row], dense: float) -> Row:
-    """Of the rows about as fast as the fastest: dgs rather than asgd, the densest, the widest codec.
+    """Of the rows about as fast as the fastest: a sparse method rather than asgd, the densest, the widest codec.
 
     None that is under 20 % faster than `dense` where another is not.
     """
     fastest = max(row.rate for row in rows)
     least = max(_ALIKE * fastest, min(fastest, _WORTH * dense))
     alike = [row for row in rows if row.rate >= least]
-    return max(alike, key=lambda row: (row.method == "dgs", row.density, row.bytes_up))
+    return max(alike, key=lambda row: (row.sparse, row.density, row.bytes_up))
 
 
 def rates_at(case: Case, best: Row, dense: Row, bandwidth: float) -> tuple[float, float]:

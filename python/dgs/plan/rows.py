@@ -117,11 +117,16 @@ class Row:
         return own + self.up + self.down + self.server + self.latency + self.waiting
 
     @property
+    def sparse(self) -> bool:
+        """Whether the method sends a part at a time, and so has a density."""
+        return self.method in METHODS and not METHODS[self.method].dense
+
+    @property
     def name(self) -> str:
         """The row in words."""
         if self.method == ALL_REDUCE:
             return f"dense all-reduce, {self.codec}"
-        density = "" if self.method == "asgd" else f" {100 * self.density:g} %,"
+        density = f" {100 * self.density:g} %," if self.sparse else ""
         return f"{self.method},{density} {self.codec}"
 
 

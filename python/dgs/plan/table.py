@@ -114,9 +114,8 @@ def _verdict(plan: Plan) -> list[str]:
 
 def settings(row: Row) -> str:
     """The row as keywords of GradientSGD."""
-    if row.method == "asgd":
-        return f"mode={row.method!r}, codec={row.codec!r}"
-    return f"mode={row.method!r}, density={row.density:g}, codec={row.codec!r}"
+    density = f"density={row.density:g}, " if row.sparse else ""
+    return f"mode={row.method!r}, {density}codec={row.codec!r}"
 
 
 def _boundary(plan: Plan) -> Sequence[str]:
