@@ -25,11 +25,11 @@ BUFFERS = [("mean", "float32", (7,)), ("count", "int64", ())]
 QUICK: dict[str, Any] = {
     "world_size": 3,
     "heartbeat": 0.05,
-    "heartbeat_timeout": 5.0,
+    "heartbeat_timeout": 60.0,
     "grace": 0.3,
     "join_timeout": 5.0,
     "rejoin_timeout": 1.0,
-    "exchange_timeout": 10.0,
+    "exchange_timeout": 60.0,
     "connect_timeout": 5.0,
 }
 
@@ -47,7 +47,7 @@ class Puppet:
         self.w = torch.empty(0)
 
     def join(self) -> Puppet:
-        self.w = self.worker.join(timedelta(seconds=5)).theta.clone()
+        self.w = self.worker.join(timedelta(seconds=30)).theta.clone()
         return self
 
     @property

@@ -6,6 +6,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
@@ -80,3 +81,12 @@ def test_a_desks_room_is_as_large_as_pulls_may_become() -> None:
     made = room.of(torch.tensor([1]))
     assert room.of(torch.tensor([4])) is made and made.indices.numel() == 4
     assert room.of(torch.tensor([5])).indices.numel() == 10, "twice as large, and no larger than the model"
+
+
+def test_of_many_answers_at_once_the_room_of_a_few_is_kept() -> None:
+    desks = _desks(0)
+    for _ in range(2):
+        with ExitStack() as sending:
+            packers = [sending.enter_context(desks.answer()) for _ in range(5)]
+            assert len(set(packers)) == 5
+    assert len(desks._idle) == 1 and desks._idle[0] in packers

@@ -24,7 +24,7 @@ from dgs.transport import InProcessLink, InProcessListener, Link
 if TYPE_CHECKING:
     from conftest import Run
 
-SECONDS = timedelta(seconds=5)
+SECONDS = timedelta(seconds=30)
 
 
 def test_it_returns_when_every_worker_has_finished(

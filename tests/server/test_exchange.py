@@ -21,7 +21,7 @@ def test_a_join_brings_the_servers_weights_and_buffers(serve: Callable[..., Run]
     run = serve()
     run.buffers.update(5, pack({"mean": torch.arange(7.0), "count": torch.tensor(9)}, run.layout.buffers))
     worker = run.puppet(2).worker
-    model = worker.join(timedelta(seconds=5))
+    model = worker.join(timedelta(seconds=30))
     assert torch.equal(model.theta, run.theta)
     assert torch.equal(model.buffers["mean"], torch.arange(7.0)) and model.buffers["count"] == 9
     assert (model.version, worker.active, worker.done) == (0, 1, False)

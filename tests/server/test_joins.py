@@ -31,7 +31,7 @@ from dgs.transport import InProcessLink
 if TYPE_CHECKING:
     from conftest import Puppet, Run
 
-SECONDS = timedelta(seconds=5)
+SECONDS = timedelta(seconds=30)
 OTHER_SHAPE = Layout([("bias", (7,)), ("weight", (40, 51)), ("last", (3, 5))])
 SUBSET = Layout([("bias", (7,)), ("last", (3, 5))], [("mean", "float32", (7,)), ("count", "int64", ())])
 OTHER_BUFFERS = Layout([("bias", (7,)), ("weight", (40, 50)), ("last", (3, 5))], [("mean", "float32", (8,))])

@@ -31,13 +31,13 @@ def _together(*actions: Callable[[], None]) -> None:
     for t in threads:
         t.start()
     for t in threads:
-        t.join(20)
+        t.join(60)
     assert not any(t.is_alive() for t in threads), "a thread starves or is deadlocked"
     assert errors == []
 
 
 def test_readers_are_together() -> None:
-    lock, barrier = SharedLock(), threading.Barrier(3, timeout=5)
+    lock, barrier = SharedLock(), threading.Barrier(3, timeout=60)
 
     def read() -> None:
         with lock.shared():

@@ -21,7 +21,7 @@ from dgs_ext.wire import Codec, Kind
 if TYPE_CHECKING:
     from conftest import Puppet, Run
 
-SECONDS = timedelta(seconds=5)
+SECONDS = timedelta(seconds=30)
 
 
 def _frame(puppet: Puppet, *, meta: dict[str, Any] | None = None, **header: Any) -> Tensor:

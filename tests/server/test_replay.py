@@ -18,7 +18,7 @@ from dgs.transport import InProcessLink
 if TYPE_CHECKING:
     from conftest import Run
 
-SECONDS = timedelta(seconds=5)
+SECONDS = timedelta(seconds=30)
 
 
 @pytest.mark.parametrize("codec", ["float32", "bfloat16"])

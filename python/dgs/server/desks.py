@@ -66,6 +66,7 @@ class Desks:
         self._state, self._most, self._mine = state, most, threading.local()
         self._pool = ThreadPoolExecutor(count, "dgs-desk") if count else None
         self._idle: list[Packer] = []
+        self._kept = count + 1
 
     def run(self, work: Callable[[Desk], T]) -> T:
         """What `work` returns or raises at a desk; waits for a free one, first come first served."""
@@ -75,7 +76,10 @@ class Desks:
 
     @contextmanager
     def answer(self) -> Iterator[Packer]:
-        """A packer whose frame stands until the end of the block; there are as many as answers are under way."""
+        """A packer whose frame stands until the end of the block; there are as many as answers are under way.
+
+        When they have been sent a few are kept, which is all that is in use while sending takes less than the work.
+        """
         try:
             packer = self._idle.pop()
         except IndexError:  # asking first would be a race
@@ -83,7 +87,8 @@ class Desks:
         try:
             yield packer
         finally:
-            self._idle.append(packer)
+            if len(self._idle) < self._kept:
+                self._idle.append(packer)
 
     def _desk(self) -> Desk:
         desk: Desk | None = getattr(self._mine, "desk", None)
