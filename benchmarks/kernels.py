@@ -2,6 +2,7 @@
 """The ops and the methods' whole steps, against the memory floor and against plain torch, in one run.
 
     python benchmarks/kernels.py                                                     # everything, about ten minutes
+    python benchmarks/kernels.py --page docs/kernels.md                              # the same, into the page
     python benchmarks/kernels.py --model resnet18 --density 0.01 --steps dgs pull    # some
     python benchmarks/kernels.py --smoke                                             # seconds
 
@@ -20,6 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import floors
+import kernels_page
 import models
 import plain_torch
 import report
@@ -138,6 +140,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--out", type=Path, default=Path("out/kernels"), help="folder for JSON and plot")
+    parser.add_argument(
+        "--page", type=Path, help="docs/kernels.md: write the tables there, JSON and plot beside it"
+    )
     parser.add_argument("--smoke", action="store_true", help="a tiny model, once: does everything run?")
     args = parser.parse_args(arguments)
     if args.smoke:
@@ -159,7 +164,10 @@ def main() -> None:
         )
     done = list(rows(args, device))
     report.show(began, done)
-    report.save(args.out, began, [asdict(row) for row in done])
+    record = report.save(args.page.parent if args.page else args.out, began, [asdict(row) for row in done])
+    if args.page is not None:
+        kernels_page.write(args.page, record)
+        print(kernels_page.quoted(record["rows"]))
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ def draw(rows: list[dict[str, Any]], machine: dict[str, Any], path: Path) -> boo
     figure, axes = plt.subplots(
         1,
         len(groups),
-        figsize=(1.2 + 2.7 * len(groups), 3.1),
+        figsize=(max(6.6, 1.2 + 2.7 * len(groups)), 3.1),
         sharey=True,
         squeeze=False,
         layout="constrained",

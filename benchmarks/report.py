@@ -90,10 +90,11 @@ def _asked(row: Row) -> str:
     return f"{text}: {'met' if met else 'NOT met'}"
 
 
-def save(folder: Path, began: dict[str, Any], rows: list[dict[str, Any]]) -> None:
-    """Writes kernels.json and kernels.png into `folder`."""
+def save(folder: Path, began: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Writes kernels.json and kernels.png into `folder`; returns what the JSON holds."""
     folder.mkdir(parents=True, exist_ok=True)
     whole = {"machine": began | {"load at the end": os.getloadavg()[0]}, "rows": rows}
     (folder / "kernels.json").write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
     drawn = draw(rows, began, folder / "kernels.png")
     print(f"\n{folder / 'kernels.json'}" + f", {folder / 'kernels.png'}" * drawn)
+    return whole

@@ -76,8 +76,14 @@ def test_an_exchange_is_split_into_stages_and_compared_with_plain_torch(
 
 
 def test_kernels_have_floors_baselines_and_a_record(repository: Path, tmp_path: Path) -> None:
-    printed = run(repository, "kernels", "--smoke", "--out", str(tmp_path))
+    page = tmp_path / "page.md"
+    page.write_text("above\n<!-- kernels -->\nold\n<!-- end of kernels -->\nbelow\n")
+    printed = run(repository, "kernels", "--smoke", "--page", str(page))
     assert "not compiled" not in printed
+    text = page.read_text()
+    assert text.startswith("above\n<!-- kernels -->\n") and text.endswith("<!-- end of kernels -->\nbelow\n")
+    assert "| `dgs` |" in text and "| tiny | 1 % |" in text and "\nold\n" not in text
+    assert "Quoted in README.md" in printed
     assert (tmp_path / "kernels.png").read_bytes().startswith(b"\x89PNG")
     record = json.loads((tmp_path / "kernels.json").read_text())
     assert record["machine"]["cores"] > 0
