@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -57,7 +58,8 @@ class Progress:
             self._bars = [self._bar(desc=mode, total=end)]
 
     def _bar(self, **given: Any) -> Any:
-        given |= {"file": self._out, "dynamic_ncols": True, "position": len(self._bars)}
+        given |= {"file": self._out, "position": len(self._bars)}
+        given |= {"dynamic_ncols": True} if _columns(self._out) else {"ncols": _COLUMNS}
         return self._tqdm(bar_format=self._form if not self._bars else "", **given)
 
     def record(self, record: Record, summary: Summary) -> None:
@@ -70,7 +72,7 @@ class Progress:
 
     def _draw(self, record: Record, training: Sequence[str]) -> None:
         bar = self._bars[0]
-        columns = bar.format_dict["ncols"] or _COLUMNS
+        columns = _columns(self._out) or _COLUMNS
         bar.n = min(record.version, self._end or record.version)
         bar.bar_format = self._form
         around = len(str(bar)) + 1
@@ -120,6 +122,14 @@ class Progress:
         for bar in self._bars:
             bar.close()
         self._stack.close()
+
+
+def _columns(out: TextIO) -> int:
+    """Of the terminal; 0 where it does not say."""
+    try:
+        return os.get_terminal_size(out.fileno()).columns
+    except OSError:
+        return 0
 
 
 def _with_what_was_told(record: Record, before: Record | None) -> Record:
