@@ -59,7 +59,7 @@ def test_without_the_tools_the_reason_is_said(
 @pytest.mark.timeout(900)
 def test_what_is_foretold_is_seen(scripts: Path, tmp_path: Path) -> None:
     out = tmp_path / "figures.json"
-    small = ["--rates", "20mbit", "--workers", "2", "--seconds", "6", "--out", str(out)]
+    small = ["--rates", "60mbit", "--workers", "2", "--seconds", "30", "--out", str(out)]
     subprocess.run([sys.executable, scripts / "plan.py", *small], check=True, timeout=800)
     rows = json.loads(out.read_text())
     assert [row["run"] for row in rows] == ["dgs × 2", "asgd × 2", "all-reduce × 2"]

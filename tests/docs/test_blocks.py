@@ -21,6 +21,7 @@ ELSEWHERE = {  # pages whose Python blocks a test of their own runs
 }
 OTHERS = {("docs/deployment.md", "ini"), ("docs/deployment.md", "yaml")}  # read by tests/docs/test_deployment.py
 EXPLAINED = {  # (page, how the block begins): what it is
+    ("README.md", "Recommended: dgs"): "what a command prints, checked by tests/plan/test_page.py",
     ("README.md", "worker"): "a drawing",
     ("docs/architecture.md", "worker k"): "a drawing",
     ("docs/extending.md", "r = r + η·g"): "equations",
@@ -28,6 +29,7 @@ EXPLAINED = {  # (page, how the block begins): what it is
     ("docs/how_it_works.md", "v = u - (1-m)·q"): "an equation",
     ("docs/methods.md", "g = fl("): "equations",
     ("docs/methods.md", "push:"): "equations",
+    ("docs/plan.md", "11,689,512 parameters"): "what a command prints, checked by tests/plan/test_page.py",
     ("docs/wire_format.md", "00  44 47 53 46"): "a frame, checked by tests/wire/test_reference.py",
 }
 
