@@ -36,6 +36,7 @@ TOTALS = "warp_total[warp] = sum_of_bytes(all);\n  __syncthreads();"
 BEGIN = "if (total == 0) return;\n  __syncthreads();"
 CLEARED = "b += kThreads) bins[b] = 0;\n  __syncthreads();\n  const TileEntries"
 TIE = "(my_equal) < state.ties;"
+INSIDE = "if (i < 0 || i >= numel) continue;\n    const float q"
 OP = {"program": "test_kernels"}
 PLANTED = {
     "no barrier before the totals are read": Bug(SWEEP, TOTALS, TOTALS.replace("__syncthreads();", "")),
@@ -71,7 +72,7 @@ MORE_PLANTED = {
     "one tie too many": Bug(COMPACT, TIE, TIE.replace("<", "<=")),
     "ties highest index first": Bug(COMPACT, TIE, TIE.replace("<", ">=")),
     "velocity not checked": Bug(STEP, "all_finite(next.u) && all_finite(next.r)", "all_finite(next.r)", **OP),
-    "indices not checked": Bug(APPLY, "if (i < 0 || i >= numel) continue;", "if (numel < 0) continue;", **OP),
+    "indices not checked": Bug(APPLY, INSIDE, INSIDE.replace("i < 0 || i >= numel", "numel < 0"), **OP),
     "whole segments masked": Bug(APPLY, "if (mask && q", "if (q", **OP),
 }
 
