@@ -10,6 +10,7 @@ from pathlib import Path
 
 from dgs.plan import STATED, Cost, plan, text
 from dgs.plan.__main__ import case, options
+from dgs.transport.gloo import FIRST
 
 
 def printed(page: str) -> tuple[str, str]:
@@ -31,8 +32,9 @@ def test_the_readme_shows_what_is_printed(repository: Path) -> None:
     assert block in said
 
 
-def test_the_costs_are_those_of_the_page(repository: Path) -> None:
+def test_the_constants_are_those_of_the_page(repository: Path) -> None:
     page = (repository / "docs" / "plan.md").read_text(encoding="utf-8")
+    assert f"more than {FIRST >> 20} MiB, which is two messages" in page
     for field in fields(STATED):
         cost = getattr(STATED, field.name)
         if isinstance(cost, Cost):
