@@ -11,7 +11,8 @@ carries a digest of a part of its worker's weights, which the server compares wi
 compared whole. The stages follow one another without a gap, from the worker's first byte to its answer. `plain` is
 the same server with index, subtract, topk for each tensor and scatter in plain torch.
 pull: from the lock to the encoded frame, against the memory floor (floors.py) and plain torch.
-transport: frames over a link against raw gloo, on the same connection. Contestants take turns; times are medians.
+transport: frames over a link against raw gloo, on the same connection. Contestants take turns; times are medians,
+of the transport lower quartiles.
 """
 
 from __future__ import annotations

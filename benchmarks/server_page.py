@@ -27,7 +27,8 @@ def _exchange(rows: Rows) -> str:
         ["exchange", *STAGES, "whole, ms", "a second", "CPU, ms", "MB up", "MB down", "memory", "besides, MB"]
     )
     for row in rows:
-        name = f"{'plain torch' if row['plain'] else 'this library'}, {row['workers']} workers"
+        workers = f"{row['workers']} worker{'s' * (row['workers'] > 1)}"
+        name = f"{'plain torch' if row['plain'] else 'this library'}, {workers}"
         stages = [f"{ms:.2f}" for ms in row["milliseconds"].values()]
         text += _line(
             [name, *stages, f"{row['latency ms']:.1f}", f"{row['exchanges/s']:.1f}",

@@ -22,7 +22,10 @@ def draw(rows: Sequence[dict[str, Any]], machine: dict[str, Any], path: Path) ->
     figure, (left, right) = plt.subplots(
         1, 2, figsize=(9.5, 0.9 + 0.42 * len(rows)), sharey=True, width_ratios=(3, 1), layout="constrained"
     )
-    names = [f"{'plain torch' if r['plain'] else 'this library'}, {r['workers']} workers" for r in rows]
+    names = [
+        f"{'plain torch' if r['plain'] else 'this library'}, {r['workers']} worker{'s' * (r['workers'] > 1)}"
+        for r in rows
+    ]
     begin = [0.0] * len(rows)
     for stage, colour in zip(STAGES, COLOURS, strict=True):
         widths = [r["milliseconds"][stage] for r in rows]
@@ -32,7 +35,7 @@ def draw(rows: Sequence[dict[str, Any]], machine: dict[str, Any], path: Path) ->
     left.invert_yaxis()
     figure.legend(loc="outside lower center", ncols=len(STAGES), frameon=False, fontsize=8)
     rates = right.barh(names, [r["exchanges/s"] for r in rows], color="#0b6fb8", height=0.7)
-    right.bar_label(rates, fmt="%.0f", padding=3, size=8)
+    right.bar_label(rates, fmt="%.3g", padding=3, size=8)
     right.set(xlabel="exchanges a second", xlim=(0, 1.2 * max(r["exchanges/s"] for r in rows)))
     for axis in (left, right):
         axis.tick_params(axis="y", length=0)
