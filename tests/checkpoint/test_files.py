@@ -167,3 +167,7 @@ def test_what_is_no_state_says_what_it_is(tmp_path: Path) -> None:
         path.write_bytes(whole[:cut])
         with pytest.raises(CheckpointError, match="cannot be read"):
             checkpoint.load(path)
+    for described in ("{", '{"$tensor": "absent"}', '{"$tensor": []}', '{"$numbered": 3}', '{"$tuple": 3}'):
+        save_file({"weights": torch.ones(3)}, path, {"dgs": described})
+        with pytest.raises(CheckpointError, match="cannot be read: its description is damaged"):
+            checkpoint.load(path)

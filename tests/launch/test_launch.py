@@ -282,3 +282,8 @@ print("evaluated")
 def test_there_is_a_worker_at_least(run: Run) -> None:
     with pytest.raises(ConfigError, match="workers must be at least 1, got 0"):
         run("", workers=0)
+
+
+def test_a_port_that_there_is_not(run: Run) -> None:
+    with pytest.raises(ConfigError, match=r"port must be in \[0, 65535\], got 70000"):
+        run("", port=70000)

@@ -16,6 +16,7 @@ from torch import nn
 
 import dgs
 from dgs.errors import ConfigError
+from dgs.report import __main__ as command
 from dgs.report import page, read, table
 from dgs.report.axes import Axis, byte_count, decades, per_cent, ticks
 from dgs.report.svg import bars, lines
@@ -71,8 +72,8 @@ def test_the_page_is_whole_and_asks_for_nothing(runs: list[Path]) -> None:
 
 def test_the_command_writes_it(runs: list[Path], tmp_path: Path) -> None:
     out = tmp_path / "page.html"
-    command = [sys.executable, "-m", "dgs.report", *map(str, runs), "--out", str(out)]
-    done = subprocess.run(command, text=True, capture_output=True)
+    words = [sys.executable, "-m", "dgs.report", *map(str, runs), "--out", str(out)]
+    done = subprocess.run(words, text=True, capture_output=True)
     assert done.returncode == 0, done.stderr
     assert out.read_text() == page([read(folder) for folder in runs])
 
@@ -80,6 +81,18 @@ def test_the_command_writes_it(runs: list[Path], tmp_path: Path) -> None:
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is no run's folder"):
         read(tmp_path)
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(ConfigError, match="is no run's folder .*run.json was written by something else"):
+        read(tmp_path)
+
+
+def test_a_page_that_cannot_be_written(
+    runs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "absent" / "page.html"
+    monkeypatch.setattr(sys, "argv", ["report", str(runs[0]), "--out", str(out)])
+    with pytest.raises(ConfigError, match=r"--out .*page.html cannot be written: No such file"):
+        command.main()
 
 
 def test_a_line_under_way_is_left_for_the_next_look(runs: list[Path]) -> None:

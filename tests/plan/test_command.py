@@ -52,6 +52,9 @@ def test_json_and_the_options() -> None:
         (["--bandwidth", "fast"], "a rate must be like 1gbit"),
         (["--model", "alexnet"], "model must be one of resnet18"),
         (["--server", "here"], "a server must be given as HOST:PORT, got 'here'"),
+        (["--server", "127.0.0.1:70000"], "a server must be given as HOST:PORT, got '127.0.0.1:70000'"),
+        (["--threads", "0"], "--threads must be at least 1, got 0"),
+        (["--measure", "--device", "abacus"], "--device must be like cpu, cuda or cuda:1, got 'abacus'"),
     ],
 )
 def test_what_is_wrong_is_said(arguments: list[str], words: str) -> None:

@@ -41,6 +41,10 @@ def test_a_callable_makes_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         ("no_such_module:make", "cannot be found"),
         ("resnet19", "must be one of"),
         ("12Q", "must be one of"),
+        (":make", "cannot be found: Empty module name"),
+        (".relative:make", "cannot be found"),
+        ("0", "must have 1 to"),
+        ("1000000000000b", "must have 1 to"),
     ]:
         with pytest.raises(ConfigError, match=words):
             layout_of(text)

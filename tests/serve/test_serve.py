@@ -171,6 +171,8 @@ def test_models_that_are_named(folder: Path) -> None:
         ("nowhere_at_all:make", "nowhere_at_all:make is not there: No module named 'nowhere_at_all'"),
         ("models_of_test:absent", "models_of_test:absent is not there: .* no attribute 'absent'"),
         (":make", "model :make is not there: Empty module name"),
+        (".relative:make", "model .relative:make is not there"),
+        ("torch.nn:Linear", "torch.nn:Linear cannot be called with {}: .*missing 2 required"),
         ("models_of_test:seven", "models_of_test:seven must be a callable or a module, is a int"),
         ("models_of_test:text", "models_of_test:text must make a torch.nn.Module, and made a str"),
         (None, "no model is named: give module:callable, or go on from a checkpoint with --resume"),
@@ -226,6 +228,13 @@ def test_what_is_wrong_is_said_in_a_line(
     assert command.main() == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("dgs-server: ") and message in line
+
+
+@pytest.mark.parametrize("text", ["[1]", "{hidden"])
+def test_arguments_that_are_no_json_object(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        command.options().parse_args(["models_of_test:make", "--model-args", text])
+    assert f"must be JSON like {{\"num_classes\": 100}}, got '{text}'" in capsys.readouterr().err
 
 
 def test_ctrl_c_ends_it_without_a_traceback(

@@ -57,7 +57,10 @@ def load(path: str | os.PathLike[str]) -> Any:
             f"{path} holds tensors alone, and no state that dgs.checkpoint.save wrote: "
             "read it with safetensors.torch.load_file"
         )
-    return tree.restore(json.loads(described), tensors)
+    try:
+        return tree.restore(json.loads(described), tensors)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path} cannot be read: its description is damaged: {error!r}") from error
 
 
 def write(path: Path, state: Any) -> None:

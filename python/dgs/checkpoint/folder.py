@@ -145,7 +145,7 @@ def read(path: Path) -> Checkpoint:
         return Checkpoint(path, about, load_file(path / MODEL), files.load(path / SERVER))
     except CheckpointError:
         raise
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise CheckpointError(f"checkpoint {path} cannot be read: {error!r}") from error
 
 

@@ -37,11 +37,13 @@ def launch(program: Sequence[str], workers: int, *, port: int = 0, screen: Scree
         signal n came here.
 
     Raises:
-        ConfigError: there is no worker.
+        ConfigError: there is no worker, or no such port.
         PortInUseError: the port is taken.
     """
     if workers < 1:
         raise ConfigError(f"workers must be at least 1, got {workers}")
+    if not 0 <= port <= 65535:
+        raise ConfigError(f"port must be in [0, 65535], got {port}")
     screen = screen or Screen(sys.stdout.buffer, sys.stderr.buffer, workers)
     with Signals() as signals, _held(port) as number, _Run(signals, screen, number) as run:
         if not os.environ.get("OMP_NUM_THREADS"):

@@ -71,9 +71,16 @@ def options() -> argparse.ArgumentParser:
 
 def _place(text: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
-    if not host or not port.isdecimal():
+    if not host or not port.isdecimal() or int(port) > 65535:
         raise ConfigError(f"a server must be given as HOST:PORT, got {text!r}")
     return host.strip("[]"), int(port)
+
+
+def _device(text: str) -> torch.device:
+    try:
+        return torch.device(text)
+    except RuntimeError:
+        raise ConfigError(f"--device must be like cpu, cuda or cuda:1, got {text!r}") from None
 
 
 def link(args: argparse.Namespace) -> Link:
@@ -98,10 +105,12 @@ def case(args: argparse.Namespace) -> Case:
         )
     layout = layout_of(args.model)
     if args.threads is not None:
+        if args.threads < 1:
+            raise ConfigError(f"--threads must be at least 1, got {args.threads}")
         torch.set_num_threads(args.threads)
     return Case(
         layout, args.workers, seconds(args.step_time), link(args),
-        measured(layout, torch.device(args.device)) if args.measure else STATED, args.jitter, args.straggler,
+        measured(layout, _device(args.device)) if args.measure else STATED, args.jitter, args.straggler,
         args.density_down, args.codec_down, args.overlap, args.server_cores,
     )  # fmt: skip
 

@@ -14,6 +14,7 @@ from ..layout import Layout, trainable
 
 Shape = tuple[int, ...]
 
+_MOST = 2**48  # the wire's own limit of one tensor
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}
 
 
@@ -80,6 +81,8 @@ def layout_of(model: str) -> Layout:
     count = re.fullmatch(r"([0-9][0-9_]*(?:\.[0-9]+)?)([kmb]?)", model.lower())
     if count is not None:
         numel = round(float(count[1]) * _UNITS[count[2]])
+        if not 1 <= numel <= _MOST:
+            raise ConfigError(f"model must have 1 to {_MOST:,} parameters, got {model!r}")
         return Layout([("all", (numel, 1))])
     if ":" in model:
         return Layout((name, tuple(p.shape)) for name, p in trainable(_made(model)))
@@ -93,7 +96,7 @@ def _made(text: str) -> nn.Module:
     module, _, name = text.partition(":")
     try:
         make = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError) as error:  # the last two: no module's name
         raise ConfigError(f"model {text!r} cannot be found: {error}") from error
     model = make() if callable(make) else None
     if not isinstance(model, nn.Module):

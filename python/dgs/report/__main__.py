@@ -10,7 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from ..errors import DGSError
+from ..errors import ConfigError, DGSError
 from . import page, read, table
 
 
@@ -23,7 +23,10 @@ def main() -> None:
     args = parser.parse_args()
     runs = [read(folder) for folder in args.run_dir]
     out = args.out or args.run_dir[0] / "report.html"
-    out.write_text(page(runs))
+    try:
+        out.write_text(page(runs))
+    except OSError as error:
+        raise ConfigError(f"--out {out} cannot be written: {error.strerror or error}") from None
     print(f"{table(runs)}\n\n{out}")
 
 

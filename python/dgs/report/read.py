@@ -107,6 +107,8 @@ def read(folder: Path) -> RunData:
     """A run's folder. Raises ConfigError when it holds none."""
     try:
         about = json.loads((folder / ABOUT).read_text())
+        if not isinstance(about, dict) or not {"settings", "model"} <= about.keys():
+            raise ValueError(f"{ABOUT} was written by something else")
         records, evaluations, events = (_lines(folder / name) for name in (METRICS, EVALUATIONS, EVENTS))
         summary = folder / SUMMARY
         told = json.loads(summary.read_text()) if summary.exists() else {}

@@ -40,9 +40,12 @@ def options() -> argparse.ArgumentParser:
 
 
 def _keywords(text: str) -> dict[str, Any]:
-    found = json.loads(text)
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
     if not isinstance(found, dict):
-        raise ValueError(text)
+        raise argparse.ArgumentTypeError(f'must be JSON like {{"num_classes": 100}}, got {text!r}')
     return found
 
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ def load_model(name: str | None, arguments: Mapping[str, Any], settings: Setting
         return _of(read(Path(name)))
     net = _found(module, attribute)
     if not isinstance(net, nn.Module):
-        net = net(**arguments)
+        net = _made(name, net, arguments)
     if not isinstance(net, nn.Module):
         raise ConfigError(f"model {name} must make a torch.nn.Module, and made a {type(net).__name__}")
     return net
@@ -49,7 +49,7 @@ def _found(module: str, attribute: str) -> Any:
         found: Any = importlib.import_module(module)
         for part in attribute.split("."):
             found = getattr(found, part)
-    except (ModuleNotFoundError, AttributeError, ValueError) as error:
+    except (ModuleNotFoundError, AttributeError, TypeError, ValueError) as error:  # the last two: no module's name
         if isinstance(error, ModuleNotFoundError) and error.name not in (module, module.partition(".")[0]):
             raise  # the module is there, and lacks one itself
         raise ConfigError(
@@ -60,6 +60,15 @@ def _found(module: str, attribute: str) -> Any:
             f"model {module}:{attribute} must be a callable or a module, is a {type(found).__name__}"
         )
     return found
+
+
+def _made(name: str, make: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
+    try:
+        return make(**arguments)
+    except TypeError as error:
+        if error.__traceback__ is not None and error.__traceback__.tb_next is not None:
+            raise  # of its own code
+        raise ConfigError(f"model {name} cannot be called with {dict(arguments)}: {error}") from None
 
 
 def _newest(settings: Settings) -> Checkpoint:
