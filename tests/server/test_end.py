@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from waiting import until
 
 import dgs
@@ -68,6 +68,25 @@ def test_a_goodbye_is_answered_even_before_the_reply_to_a_push_was_taken(
         puppet.worker.close()
         assert (run.server.active(), run.state.version) == (0, rank)
     assert [w.outcome for w in run.returned().workers] == ["finished"] * 2
+
+
+def test_the_echo_of_a_goodbye_waits_no_longer_than_the_worker(
+    serve: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that freezes behind its goodbye is beyond the reach of heartbeats, and must not hold up the end."""
+    sent: list[tuple[str, timedelta]] = []
+    send = InProcessLink.send
+
+    def noted(self: InProcessLink, frame: Tensor, timeout: timedelta) -> None:
+        sent.append((threading.current_thread().name, timeout))
+        send(self, frame, timeout)
+
+    monkeypatch.setattr(InProcessLink, "send", noted)
+    run = serve(world_size=2, exchange_timeout=60.0)
+    run.puppet(1).join().worker.close()
+    run.returned()
+    limits = [timeout.total_seconds() for name, timeout in sent if name == "dgs-session"]
+    assert limits == [60, 60, 10], "snapshot, buffers, echo"
 
 
 def test_it_waits_for_the_grace_when_none_is_alive_and_reports_who_died(

@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 
 _LOOK_EVERY = 64  # pulls between two looks at ‖θ - b‖
 _LOOKS = 5  # growing looks in a row that are a warning
+_FAREWELL = timedelta(seconds=10)  # as long as a worker waits; nobody watches its beats any more
 
 
 @dataclass
@@ -125,7 +126,7 @@ class Session:
         if echo is None:
             return
         try:
-            self._send(echo)
+            self._send(echo, min(self._shared.timeout, _FAREWELL))
         except TransportError as error:
             log.debug("worker %d did not wait for the echo of its goodbye: %s", self.worker.rank, error)
 
@@ -319,9 +320,9 @@ class Session:
         header = self._header(kind, request, Codec.BYTES, self._state.version)
         return Packer(self._state.layout).opaque(header, meta)
 
-    def _send(self, frame: Tensor) -> None:
+    def _send(self, frame: Tensor, timeout: timedelta | None = None) -> None:
         self.worker.bytes_down += frame.numel()
-        self.link.send(frame, self._shared.timeout)
+        self.link.send(frame, timeout or self._shared.timeout)
 
 
 def _density(meta: dict[str, Any]) -> float:
