@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-# What is compiled when nothing else is said and no GPU is present: T4, A100, RTX 30 (RTX 40 and L4 run it),
-# H100, B200, RTX 50. Newer GPUs compile the last one's PTX when the module is loaded.
-DEFAULT_ARCHITECTURES = ("7.5", "8.0", "8.6", "9.0", "10.0", "12.0")
+# What is compiled when nothing else is said and no GPU is present: V100 (CUDA 12 alone), T4, A100, RTX 30 (RTX 40 and
+# L4 run it), H100, B200, RTX 50. Newer GPUs compile the last one's PTX when the module is loaded.
+DEFAULT_ARCHITECTURES = ("7.0", "7.5", "8.0", "8.6", "9.0", "10.0", "12.0")
 
 # A folder is a toolkit when it has all of these. An `nvcc` on the PATH is often a wrapper in /usr/local/bin:
 # taking its parent for the toolkit compiles, and then fails to link.
