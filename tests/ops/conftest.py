@@ -84,8 +84,9 @@ class Problem:
 
 def bits(x: Tensor) -> Tensor:
     """`x` as integers, all NaNs alike: equal where x is the same bit for bit."""
-    if x.dtype != torch.float32:
+    if not x.is_floating_point():
         return x
+    x = x.float()  # of 16 bits exactly
     return torch.where(x.isnan(), torch.full_like(x, torch.nan), x).view(torch.int32)
 
 

@@ -111,9 +111,10 @@ def test_every_finite_half_gradient_is_read_exactly(agree, make_problem, half, d
 @pytest.mark.parametrize("where", ["grads", "weights", "velocity"])
 @pytest.mark.parametrize("value", [torch.inf, torch.nan])
 @pytest.mark.parametrize("n", [100, 200_000])
-def test_step_velocity_reports_what_is_not_finite(agree, make_problem, where, value, n, device):
+def test_step_velocity_reports_what_is_not_finite(agree, make_problem, where, value, n, dtype, device):
     p = make_problem([10, n], 0.01, device, "list")
-    operands = velocity_operands(p) | {"lr": torch.full((2,), 0.5), "weight_decay": torch.full((2,), 0.5)}
+    half = torch.full((2,), 0.5)
+    operands = velocity_operands(p, dtype) | {"lr": half, "weight_decay": half}
     operands[where][1][n // 2] = value
     assert agree("step_velocity", **operands, **p.layout(), **p.selection())["nnz"].tolist() == [1, -1]
 

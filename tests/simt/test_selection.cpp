@@ -96,9 +96,38 @@ void test_launches() {
   }
 }
 
+// Flat indices and a segment's positions beyond 2^32.
+void test_far() {
+  constexpr int64_t kFar = int64_t{1} << 40;
+  const Layout layout({4500, 0, 300}, 0.01);
+  const Floats x = layout.values(Values::kNormal, 1);
+  Operand operand(layout, x, {true, 0});
+  std::vector<int64_t> offsets = layout.offsets;
+  for (int64_t& offset : offsets) offset += kFar;
+  EmulatedLauncher launcher;
+  Buffers got(layout);
+  dgs::cuda::select_top(launcher, {offsets.data(), layout.size()}, layout.counts.data(), false,
+                        values_of(layout, operand), got.slots(layout));
+  for (int64_t& i : got.indices)
+    if (i >= 0) i -= kFar;
+  for (int64_t s = 0; s < layout.size(); ++s)
+    expect_selection(layout, got, s, oracle::top(layout.slice(x, s), layout.counts[Layout::at(s)]));
+
+  const int64_t ends[] = {0, 5, (int64_t{1} << 33) + 5};
+  const std::vector<dgs::cuda::Values> nowhere(2, {nullptr});
+  const auto plan = dgs::cuda::plan_tiles({ends, 2}, nullptr, nowhere, dgs::cuda::kTilesPerChunk);
+  const dgs::cuda::Tables<dgs::cuda::Values> tables{plan.segments.data(), nowhere.data(),
+                                                    plan.chunk_segment.data(), nullptr, plan.chunk_length};
+  const auto last =
+      static_cast<unsigned>(dgs::cuda::kTilesPerChunk + (int64_t{1} << 33) / dgs::cuda::kTile) - 1;
+  const dgs::cuda::Tile tile = tables.tile(last);
+  expect(tile.s == 1 && tile.first == (int64_t{1} << 33) - dgs::cuda::kTile, "a tile beyond 2^32");
+  expect(tile.begin == 0 && tile.end == dgs::cuda::kTile, "its bounds");
+}
+
 }  // namespace
 
-// Arguments: as test_kernels', and hard, launches, chunks, race.
+// Arguments: as test_kernels', and hard, launches, far, chunks, race.
 int main(int argc, char** argv) {
   const Arguments arguments(argc, argv);
   for_cases(arguments, test_select);
@@ -109,6 +138,8 @@ int main(int argc, char** argv) {
   }
   set_schedule(1, "launches");
   if (arguments.wanted("launches")) test_launches();
+  set_schedule(1, "far");
+  if (arguments.wanted("far")) test_far();
   set_schedule(1, "chunks");  // more of them in a segment than a block has threads
   if (arguments.wanted("chunks"))
     test_select({Layout({257 * dgs::cuda::kTile, 5}, 0.01), Values::kTies, 3, 64, 1, true});
