@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import csv
 import json
+import socket
+import sys
 import threading
 import urllib.request
 from pathlib import Path
@@ -17,7 +19,7 @@ from waiting import until
 
 import dgs
 from dgs import metrics
-from dgs.errors import ConfigError
+from dgs.errors import ConfigError, PortInUseError
 from dgs.metrics.record import Record
 from dgs.transport import InProcessListener
 
@@ -132,6 +134,24 @@ def test_a_folder_takes_one_run(tmp_path: Path) -> None:
         else:
             with pytest.raises(ConfigError, match=expected):
                 dgs.GradientSGD(model.parameters(), 0.01, model, mode="sgd", run_dir=str(tmp_path))
+
+
+def test_a_start_that_fails_leaves_the_folder_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("prometheus_client")
+    model = net()
+
+    def begin(**settings: Any) -> dgs.GradientSGD:
+        return dgs.GradientSGD(
+            model.parameters(), 0.01, model, mode="sgd", run_dir=str(tmp_path / "run"), **settings
+        )
+
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(PortInUseError):
+        begin(prometheus_port=taken.getsockname()[1])
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "torch.utils.tensorboard", None)
+        with pytest.raises(ConfigError, match=r"pip install 'dgs\[tensorboard\]'"):
+            begin(tensorboard=True)
+    begin().close()
 
 
 def test_an_unwatched_run_is_never_asked_to_tell() -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +16,7 @@ from ..config import Settings
 from .about import about
 from .board import Board
 from .collect import Collector
+from .extras import needed
 from .files import Files
 from .progress import Progress
 from .prometheus import Exporter
@@ -62,14 +64,17 @@ class Run:
     ) -> None:
         facts = about(settings, args, list(sizes), time.time())
         self.collector, self._every = collector, settings.metrics_every
-        self._sinks: list[Sink] = _sinks(settings, facts)
         self._exporter: Exporter | None = None
+        # What may fail goes before the run's folder, which the next attempt would find taken.
+        _check_packages(settings)
+        if settings.prometheus_port is not None:
+            address = settings.prometheus_address
+            self._exporter = Exporter(self.collector, settings.prometheus_port, address)
         try:
-            if settings.prometheus_port is not None:
-                address = settings.prometheus_address
-                self._exporter = Exporter(self.collector, settings.prometheus_port, address)
+            self._sinks: list[Sink] = _sinks(settings, facts)
         except BaseException:
-            self._each(lambda sink: sink.close(self.collector.summary("failed to start")))
+            if self._exporter is not None:
+                self._exporter.close()
             raise
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="dgs-metrics", daemon=True)
@@ -139,6 +144,13 @@ def _give(sink: Sink, news: Evaluation | Event) -> None:
         sink.event(news)
     else:
         sink.evaluation(news)
+
+
+def _check_packages(settings: Settings) -> None:
+    if settings.tensorboard:
+        needed("torch.utils.tensorboard", "tensorboard", "tensorboard")
+    if settings.progress and sys.stderr.isatty():
+        needed("tqdm", "progress", "progress")
 
 
 def _sinks(settings: Settings, facts: Mapping[str, Any]) -> list[Sink]:
