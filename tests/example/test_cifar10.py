@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import cifar10 as example
@@ -104,6 +105,14 @@ def test_a_cut_file_is_refused(tmp_path: Path) -> None:
     folder.mkdir()
     (folder / "test_batch.bin").write_bytes(bytes(5000))
     with pytest.raises(SystemExit, match=r"test_batch.bin must hold rows of 3073 bytes, and holds 5000"):
+        cifar10_data.load(tmp_path, train=False)
+
+
+def test_a_batch_that_would_run_code_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    (folder / "test_batch").write_bytes(pickle.dumps(print))
+    with pytest.raises(SystemExit, match=r"test_batch is no batch of CIFAR-10: it names builtins.print"):
         cifar10_data.load(tmp_path, train=False)
 
 
