@@ -6,10 +6,16 @@ from __future__ import annotations
 import threading
 import time
 
+import pytest
 import torch
 from torch import nn
+from waiting import until
 
 import dgs
+from dgs.buffers import BufferStore, pack
+from dgs.layout import Layout
+from dgs.server.evaluation import Evaluator
+from dgs.server.state import ServerState, Snapshot
 from dgs.transport import InProcessListener
 
 
@@ -75,6 +81,27 @@ def test_the_last_on_version_sees_the_statistics_that_the_goodbyes_bring() -> No
     for name, statistic in mine.named_buffers():
         assert torch.equal(seen[-1].buffers[name], statistic)
         assert torch.equal(served.get_buffer(name), statistic)
+
+
+def test_so_it_does_when_the_last_push_comes_before_an_earlier_version_was_looked_at(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    one, spec, seen = torch.ones(1), [("mean", "float32", (1,))], []
+    state = ServerState(Layout([("w", (1,))]), one, device=torch.device("cpu"), max_version=2)
+    store = BufferStore(spec, {"mean": one}, "mean")
+    snapshot = state.snapshot
+
+    def late() -> Snapshot:
+        state.push_dense(one)
+        return snapshot()
+
+    monkeypatch.setattr(state, "snapshot", late)
+    state.push_dense(one)
+    with Evaluator(state, store, seen.append, 1):
+        until(lambda: state.done)
+        time.sleep(0.2)  # the first of the two could be seen now, without the statistics
+        store.update(1, pack({"mean": 7 * one}, spec))
+    assert [(s.version, float(s.buffers["mean"])) for s in seen] == [(2, 7.0)]
 
 
 def test_a_snapshot_holds_frozen_parameters_as_well() -> None:

@@ -104,6 +104,8 @@ class Evaluator:
             if not ended and version < due:
                 continue
             snapshot = replace(model_snapshot(self._state, self._buffers), state=self._state_dict)
+            if not ended and snapshot.version == self._state.max_version:
+                continue  # it came since the look
             seen = snapshot.version
             due = snapshot.version - snapshot.version % self._every + self._every
             try:
