@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ImageNet example with real processes on a few images of its own making, and its schedule."""
+"""The ImageNet example with real processes on a few images of its own making and on photographs, and its schedule."""
 
 from __future__ import annotations
 
@@ -20,9 +20,11 @@ from torchvision import models
 SMALL = ("--size=32", "--batch-size=4", "--max-version=12", "--evaluate-every=6", "--lr=0.0002", "--readers=1")
 
 
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a tree of two classes of noise."""
+@pytest.fixture(scope="module", params=["noise", pytest.param("bees_ants", marks=pytest.mark.slow)])
+def pictures(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    """Return a tree of two classes, of noise or of photographs."""
+    if request.param == "bees_ants":
+        return Path(request.getfixturevalue("test_data")) / "bees_ants"
     root = tmp_path_factory.mktemp("pictures")
     for part, count in (("train", 12), ("val", 5)):
         for name in ("dark", "light"):
