@@ -197,6 +197,32 @@ void test_add(const Case& c, bool subtract) {
   }
 }
 
+// The first flat index at which x - q is not finite, among the entries of a selection and everywhere.
+void test_overflow(const Case& c) {
+  const Floats x = c.layout.values(c.kind, c.seed + 6), q = c.layout.values(Values::kNormal, c.seed + 7);
+  const Buffers sent = selection_of(c.layout, q);
+  Operand xs(c.layout, x, c.place(0)), qs(c.layout, q, c.place(1));
+  int64_t first = 7, sparse = -1, dense = -1;
+  const dgs::cuda::Lowest lowest{reinterpret_cast<dgs::cuda::Count*>(&first)};
+  std::vector<dgs::cuda::SparseMinuend> minuends;
+  std::vector<dgs::cuda::DenseDifference> differences;
+  for (int64_t s = 0; s < c.layout.size(); ++s) {
+    minuends.push_back({xs.segment(s)});
+    differences.push_back({xs.segment(s), qs.segment(s), c.layout.offsets[Layout::at(s)], lowest});
+  }
+  for_entries(c.layout, sent, [&](int64_t, int64_t i, float v) {
+    if (sparse < 0 && !std::isfinite(x[static_cast<size_t>(i)] - v)) sparse = i;
+  });
+  for (size_t i = 0; i < x.size() && dense < 0; ++i)
+    if (!std::isfinite(x[i] - q[i])) dense = static_cast<int64_t>(i);
+  EmulatedLauncher launcher;
+  dgs::cuda::sparse_overflow(launcher, c.layout.segments(), minuends, sent.entries(c.layout), lowest,
+                             c.chunk);
+  expect(first == sparse, "sparse_overflow");
+  dgs::cuda::dense_overflow(launcher, c.layout.segments(), differences, lowest);
+  expect(first == dense, "dense_overflow");
+}
+
 // float16 by the compiler's own type, bfloat16 by the definition of rounding to nearest even.
 float rounded(float x, dgs::Codec codec) {
   if (codec == dgs::Codec::kFloat32) return x;
@@ -267,6 +293,7 @@ void test_all(const Case& c) {
   test_step_dense(c);
   test_apply(c);
   test_add(c, c.seed % 2 == 0);
+  test_overflow(c);
   test_quantize(c);
   test_quantize_blocks(c);
 }
