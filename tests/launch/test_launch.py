@@ -160,7 +160,29 @@ while True:
     assert done.err == [f"[launch]   {name}: passed on to all; a second one kills them"]
 
 
-def test_a_second_signal_kills(run: Run) -> None:
+def test_a_signal_that_comes_twice_at_once_is_one(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `timeout` sends it: to the process, and then to its group."""
+    monkeypatch.setattr(running, "_ECHO", 600.0)
+    done = run("""
+def leave(*_):
+    if rank == 0:
+        os.kill(parent, signal.SIGTERM)
+    print("goodbye", flush=True)
+    sys.exit(0)
+signal.signal(signal.SIGTERM, leave)
+note(f"ready {rank}")
+if rank == 0:
+    wait("ready 1", "ready 2")
+    os.kill(parent, signal.SIGTERM)
+while True:
+    time.sleep(1)
+""")
+    assert done.code == 128 + 15
+    assert [done.said(who) for who in ("server", "worker 1", "worker 2")] == [["goodbye"]] * 3
+
+
+def test_a_second_signal_kills(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "_ECHO", 0.0)
     done = run("""
 came = []
 signal.signal(signal.SIGTERM, lambda *_: came.append(1))

@@ -20,6 +20,7 @@ from .output import Screen
 from .signals import Signals
 
 _ALONE = 60.0  # seconds that a server may go on listening once no worker is left; its grace is 30
+_ECHO = 0.5  # seconds in which a signal that comes again is the same: `timeout` sends it to process and group
 _FAREWELL = 10.0  # seconds that children have to end when the launcher itself fails
 
 
@@ -78,6 +79,7 @@ class _Run:
         self._children: list[Child] = []  # that run
         self._failed = 0  # the first exit code that is not 0
         self._asked: signal.Signals | None = None
+        self._asked_at = 0.0
         self._alone: float | None = None  # since when the server has no worker
 
     def __enter__(self) -> _Run:
@@ -128,11 +130,13 @@ class _Run:
 
     def _pass_on(self, number: signal.Signals) -> None:
         if self._asked:
+            if time.monotonic() - self._asked_at < _ECHO:
+                return
             self._screen.say(f"{number.name} again: killing all")
             for child in self._children:
                 child.kill()
             return
-        self._asked = number
+        self._asked, self._asked_at = number, time.monotonic()
         self._screen.say(f"{number.name}: passed on to all; a second one kills them")
         for child in self._children:
             child.signal(signal.SIGTERM if number == signal.SIGHUP else number)
