@@ -5,7 +5,8 @@
     python -m dgs.launch --workers 4 -m package.train --epochs 3
 
 What they say is shown behind their names. Ctrl-C and SIGTERM are passed on once; a second one, half a second later
-or more, kills. A worker that dies is not started again, and the others go on. The exit code is the first that is not 0, and 128 + n of signal n.
+or more, kills. A worker that dies is not started again, and the others go on. The exit code is the first that is
+not 0, and 128 + n of signal n.
 """
 
 from __future__ import annotations
