@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-# What is compiled when nothing else is said and no GPU is present: V100 (CUDA 12 alone), T4, A100, RTX 30 (RTX 40 and
-# L4 run it), H100, B200, RTX 50. Newer GPUs compile the last one's PTX when the module is loaded.
+# What is compiled when nothing else is said and no GPU is present: V100 (CUDA 12 alone), T4, A100, RTX 30, H100,
+# B200, RTX 50, each with its PTX: every other GPU that nvcc knows, and newer ones, compile that when the module is loaded.
 DEFAULT_ARCHITECTURES = ("7.0", "7.5", "8.0", "8.6", "9.0", "10.0", "12.0")
 
 # A folder is a toolkit when it has all of these. An `nvcc` on the PATH is often a wrapper in /usr/local/bin:
@@ -152,7 +152,8 @@ def choose_architectures(
     """Return (list in TORCH_CUDA_ARCH_LIST's form, where it comes from).
 
     `present` are the compute capabilities of the GPUs in this machine, `supported` what nvcc knows, oldest
-    first. A GPU newer than nvcc gets the newest architecture's PTX, which its driver compiles when loaded.
+    first. A GPU newer than nvcc gets the newest architecture's PTX, which its driver compiles when loaded; without a
+    GPU here each of the default list comes with its own, for those in between.
     """
     if env.get("TORCH_CUDA_ARCH_LIST"):
         return env["TORCH_CUDA_ARCH_LIST"], "TORCH_CUDA_ARCH_LIST"
@@ -171,6 +172,8 @@ def choose_architectures(
     else:
         names = {name for name in DEFAULT_ARCHITECTURES if name in order}
         source = "default list, no GPU present"
+        if names:
+            return ";".join(f"{name}+PTX" for name in sorted(names, key=order.__getitem__)), source
     if not names:
         raise BuildConfigError(f"no architecture left to compile for: nvcc knows {', '.join(supported)}")
     chosen = sorted(names, key=order.__getitem__)

@@ -131,6 +131,6 @@ def test_a_gpu_older_than_nvcc_is_refused() -> None:
 
 def test_default_architectures_are_those_that_nvcc_knows() -> None:
     chosen, source = choose_architectures({}, [], KNOWN)
-    assert chosen == "7.5;8.0;8.6;9.0;10.0;12.0+PTX"
+    assert chosen == "7.5+PTX;8.0+PTX;8.6+PTX;9.0+PTX;10.0+PTX;12.0+PTX"
     assert source == "default list, no GPU present"
-    assert choose_architectures({}, [], ("5.0", "7.0", "7.5", "8.0"))[0] == "7.0;7.5;8.0+PTX"
+    assert choose_architectures({}, [], ("5.0", "7.0", "7.5", "8.0"))[0] == "7.0+PTX;7.5+PTX;8.0+PTX"
