@@ -136,6 +136,15 @@ def test_a_folder_takes_one_run(tmp_path: Path) -> None:
                 dgs.GradientSGD(model.parameters(), 0.01, model, mode="sgd", run_dir=str(tmp_path))
 
 
+def test_a_run_that_goes_on_writes_beside_the_one_before(tmp_path: Path) -> None:
+    model, folder = net(), tmp_path / "run"
+    for _ in range(3):
+        settings = {"run_dir": str(folder), "checkpoint_resume": True}
+        dgs.GradientSGD(model.parameters(), 0.01, model, mode="sgd", **settings).close()
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["run", "run-2", "run-3"]
+    assert all((f / "summary.json").is_file() for f in tmp_path.iterdir())
+
+
 def test_a_start_that_fails_leaves_the_folder_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("prometheus_client")
     model = net()

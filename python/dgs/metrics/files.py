@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import math
 from collections.abc import Mapping
@@ -67,6 +68,12 @@ class Files:
         replace(self._folder / SUMMARY, asdict(summary))
         for file in self._open:
             file.close()
+
+
+def unused(folder: Path) -> Path:
+    """`folder`, or if it holds a run the first of folder-2, folder-3, ... that does not: where a run goes on."""
+    numbered = (folder.with_name(f"{folder.name}-{n}") for n in itertools.count(2))
+    return next(f for f in itertools.chain([folder], numbered) if not (f / ABOUT).exists())
 
 
 def replace(path: Path, what: Mapping[str, Any]) -> None:

@@ -17,7 +17,7 @@ from .about import about
 from .board import Board
 from .collect import Collector
 from .extras import needed
-from .files import Files
+from .files import Files, unused
 from .progress import Progress
 from .prometheus import Exporter
 from .record import Evaluation, Event, Record, Summary
@@ -157,6 +157,8 @@ def _sinks(settings: Settings, facts: Mapping[str, Any]) -> list[Sink]:
     found: list[Sink] = []
     if settings.run_dir:
         folder = Path(settings.run_dir)
+        if settings.checkpoint_resume:
+            folder = unused(folder)
         found.append(Files(folder, facts))
         if settings.tensorboard:
             found.append(Board(folder, facts))
