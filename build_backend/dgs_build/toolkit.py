@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-# What is compiled when nothing else is said and no GPU is present: V100 (CUDA 12 alone), T4, A100, RTX 30, H100,
-# B200, RTX 50, each with its PTX: every other GPU that nvcc knows, and newer ones, compile that when the module is loaded.
+# What is compiled when nothing else is said and no GPU is present: V100 (CUDA 12 alone), T4, A100, RTX 30, H100, B200
+# and RTX 50, each with its PTX: every other GPU that nvcc knows, and newer ones, compile that when it is loaded.
 DEFAULT_ARCHITECTURES = ("7.0", "7.5", "8.0", "8.6", "9.0", "10.0", "12.0")
 
 # A folder is a toolkit when it has all of these. An `nvcc` on the PATH is often a wrapper in /usr/local/bin:
