@@ -137,6 +137,7 @@ def test_off_a_terminal_there_is_a_line_now_and_then_and_one_of_the_whole_run() 
     clock.now += 10
     shown.record(replace(ROW, loss=None, waiting=None), WENT_ON)
     shown.record(LAST, OVER)
+    shown.record(replace(LAST, seconds=90.0), OVER)  # the last evaluation, which is no part of the training
     shown.close(OVER)
     bytes_ = "up 10.0 kB (1/76), down 20.0 kB (1/40)"
     assert out.getvalue().splitlines() == [

@@ -46,6 +46,7 @@ class Progress:
         self._out = out or sys.stderr
         self._due = clock()
         self._last: Record | None = None
+        self._reached = 0.0  # seconds, when its version was first seen
         self._evaluated: list[str] = []
         self._tqdm: Any = None
         self._bars: list[Any] = []  # the bar, then the lines under it
@@ -63,6 +64,8 @@ class Progress:
         return self._tqdm(bar_format=self._form if not self._bars else "", **given)
 
     def record(self, record: Record, summary: Summary) -> None:
+        if self._last is None or record.version != self._last.version:
+            self._reached = record.seconds
         record = self._last = _with_what_was_told(record, self._last)
         if self._bars:
             left = "" if record.eta is None else f"{clock_time(record.eta)} left"
@@ -113,7 +116,7 @@ class Progress:
     def close(self, summary: Summary) -> None:
         """Shows the run as a whole."""
         if self._last is not None:
-            whole = _whole(self._last, summary)
+            whole = _whole(replace(self._last, seconds=self._reached), summary)
             parts = [f"in {clock_time(whole.seconds)}", *_training(whole)]
             if self._bars:
                 self._draw(whole, parts)
@@ -145,7 +148,7 @@ def _told(record: Record) -> tuple[float | None, float | None]:
 
 
 def _whole(last: Record, summary: Summary) -> Record:
-    """The last record with rates and means of the whole run, and all workers that ever came."""
+    """The last record, as of its last push, with rates and means of the whole run, and all workers that ever came."""
     seconds = max(last.seconds, 1e-9)
     pushes = sum(summary.staleness.values())
     ages = sum(age * n for age, n in summary.staleness.items())
