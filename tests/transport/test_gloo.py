@@ -157,6 +157,23 @@ def test_a_server_that_waits_for_workers_does_not_ask_for_them(monkeypatch: pyte
             end.close()
 
 
+def test_a_server_that_cannot_reach_itself_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with another machine's address for master."""
+
+    def silent(*_: object, **__: object) -> None:
+        raise TimeoutError("timed out")
+
+    monkeypatch.setattr("dgs.transport.meeting._ITSELF", 0.1)
+    port = _free_port()
+    with monkeypatch.context() as patched:
+        patched.setattr(socket, "create_connection", silent)
+        message = f"cannot reach itself at 127.0.0.1:{port}: timed out. master must be this machine's own"
+        with pytest.raises(ServerUnreachableError, match=message):
+            GlooListener("127.0.0.1", port)
+    with _listening(port) as again:  # it has let go of the port
+        assert again.port == port
+
+
 def test_no_server_is_a_typed_error_in_time() -> None:
     port = _free_port()
     began = time.monotonic()

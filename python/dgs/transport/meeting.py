@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 _STORE_TIMEOUT = timedelta(seconds=30)
 _HANDSHAKE = timedelta(seconds=5)
 _PATIENT = timedelta(days=20)  # in milliseconds it must fit 31 bits
+_ITSELF = 10.0  # seconds that a server tries to reach itself
 _SAY_EVERY = 3.0  # seconds between two messages of a worker that waits
 
 
@@ -34,6 +35,7 @@ class GlooListener(Listener):
 
     Raises:
         PortInUseError: the port is taken.
+        ServerUnreachableError: `host` does not resolve, or does not lead here.
     """
 
     def __init__(
@@ -140,16 +142,37 @@ def _serve(host: str, port: int) -> tuple[Store, int]:
         server = listen(host, port)
     except OSError as error:
         raise PortInUseError(f"cannot listen at {host}:{port}: {error.strerror or error}") from None
-    port = int(server.getsockname()[1])
-    store = dist.TCPStore(
-        resolve(host)[0],
-        port,
-        is_master=True,
-        wait_for_workers=False,
-        timeout=_STORE_TIMEOUT,
-        master_listen_fd=server.detach(),
-    )
+    address, port = resolve(host)[0], int(server.getsockname()[1])
+    try:
+        _reach_itself(address, port)  # the store would try for 30 s, and not say what is wrong
+        store = dist.TCPStore(
+            address,
+            port,
+            is_master=True,
+            wait_for_workers=False,
+            timeout=_STORE_TIMEOUT,
+            master_listen_fd=server.detach(),
+        )
+    except (OSError, RuntimeError) as error:
+        server.close()
+        raise ServerUnreachableError(
+            f"the server cannot reach itself at {host}:{port}: {first_line(error)}. master must be this machine's "
+            "own address as others see it (`ip -4 addr`), or one that leads back to it"
+        ) from None
     return store, port
+
+
+def _reach_itself(address: str, port: int) -> None:
+    deadline = time.monotonic() + _ITSELF
+    while True:
+        left = deadline - time.monotonic()
+        try:
+            socket.create_connection((address, port), timeout=max(left, 0.1)).close()
+            return
+        except OSError:
+            if left <= 0.5:  # until then: what leads back may take a moment to see that someone listens
+                raise
+            time.sleep(0.5)
 
 
 def _prefix(run: str | None) -> str:
