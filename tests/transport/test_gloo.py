@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,7 @@ from torch import Tensor
 from waiting import until
 
 from dgs.errors import FrameError, LinkClosedError, PortInUseError, ServerUnreachableError, TransportError
-from dgs.transport import GlooLink, GlooListener, dial
+from dgs.transport import GlooLink, GlooListener, dial, meeting
 from dgs.transport.address import is_loopback, is_own_name, listen, resolve, routed
 from dgs.transport.gloo import FIRST
 from dgs_ext import wire
@@ -209,6 +210,22 @@ def test_a_worker_waits_for_the_server_and_says_so(
         timer.join()
         for listener in made:
             listener.close()
+
+
+def test_a_worker_that_waits_long_says_so_ever_more_rarely(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    now, said = 0.0, []
+    monkeypatch.setattr(meeting.time, "monotonic", lambda: now)
+    monkeypatch.setattr(meeting.time, "sleep", lambda _: None)
+    patience = meeting._Patience("here", 1, timedelta(seconds=400))
+    with caplog.at_level(logging.WARNING, "dgs"):
+        for now in range(300):
+            before = len(caplog.records)
+            patience.wait("nobody")
+            said += [now] * (len(caplog.records) - before)
+    gaps = [b - a for a, b in pairwise([0, *said])]
+    assert gaps == [4, 7, 13, 25, 49, 61, 61, 61], "each a second more, as it looks once in a second here"
 
 
 def test_something_else_that_listens_is_no_server() -> None:

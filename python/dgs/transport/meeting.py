@@ -22,7 +22,8 @@ _STORE_TIMEOUT = timedelta(seconds=30)
 _HANDSHAKE = timedelta(seconds=5)
 _PATIENT = timedelta(days=20)  # in milliseconds it must fit 31 bits
 _ITSELF = 10.0  # seconds that a server tries to reach itself
-_SAY_EVERY = 3.0  # seconds between two messages of a worker that waits
+_SAY_EVERY = 3.0  # seconds to a waiting worker's first message; twice as long to each that follows
+_SAY_AT_LEAST_EVERY = 60.0
 
 
 class GlooListener(Listener):
@@ -200,11 +201,11 @@ def _beside(worker: str) -> str:
 
 
 class _Patience:
-    """Waits a little at a time until a deadline, and says every few seconds what for."""
+    """Waits a little at a time until a deadline, and says now and then, ever more rarely, what for."""
 
     def __init__(self, host: str, port: int, timeout: timedelta) -> None:
         self._where = f"{host}:{port}"
-        self._said = time.monotonic()
+        self._said, self._silence = time.monotonic(), _SAY_EVERY
         self._deadline = self._said + timeout.total_seconds()
 
     def wait(self, why: object) -> None:
@@ -214,10 +215,10 @@ class _Patience:
                 f"no server at {self._where}: {str(why).rstrip('.')}. "
                 "Is it started, and the port open on its machine?"
             )
-        if now - self._said > _SAY_EVERY:
+        if now - self._said > self._silence:
             left = self._deadline - now
             log.warning("waiting for the server at %s (%s), %.0f s more", self._where, why, left)
-            self._said = now
+            self._said, self._silence = now, min(2 * self._silence, _SAY_AT_LEAST_EVERY)
         time.sleep(0.1)
 
 
