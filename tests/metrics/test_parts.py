@@ -136,8 +136,9 @@ def test_off_a_terminal_there_is_a_line_now_and_then_and_one_of_the_whole_run() 
     shown.evaluation(FOUND)
     clock.now += 10
     shown.record(replace(ROW, loss=None, waiting=None), WENT_ON)
-    shown.record(LAST, OVER)
-    shown.record(replace(LAST, seconds=90.0), OVER)  # the last evaluation, which is no part of the training
+    for seconds in (60.0, 75.0, 90.0):  # the last evaluation, which is no part of the training
+        shown.record(replace(LAST, seconds=seconds), OVER)
+        clock.now += 10
     shown.close(OVER)
     bytes_ = "up 10.0 kB (1/76), down 20.0 kB (1/40)"
     assert out.getvalue().splitlines() == [
@@ -145,6 +146,7 @@ def test_off_a_terminal_there_is_a_line_now_and_then_and_one_of_the_whole_run() 
         "dgs worker 2 died at version 10: closed by peer",
         "dgs 10/200  0:05, 1:35 left, 64 samples/s, loss 0.500, accuracy 50.0%, staleness 1.0, "
         f"{bytes_}, waiting 30%, 2 workers",
+        f"dgs 200/200  1:15, finishing, loss 0.500, accuracy 50.0%, {bytes_}",
         "dgs 200/200  in 1:00, 100 samples/s, loss 0.500, accuracy 50.0%, staleness 0.8, "
         f"{bytes_}, waiting 20%, 1 worker",
     ]
@@ -184,6 +186,10 @@ def test_a_terminal_has_one_bar_and_all_of_it_in_80_columns() -> None:
         "  accuracy 50.0%",
     ]
     shown.record(LAST, OVER)
+    assert out.lines()[1:3] == [
+        "dgs 100%|##########| 200/200 1:00, finishing, loss 0.500",
+        "  up 10.0 kB (1/76), down 20.0 kB (1/40)",
+    ]
     shown.close(OVER)
     assert out.lines() == [
         "worker 2 died at version 10: closed by peer",

@@ -47,6 +47,7 @@ class Progress:
         self._due = clock()
         self._last: Record | None = None
         self._reached = 0.0  # seconds, when its version was first seen
+        self._finishing = False  # that only goodbyes and the last evaluation are still to come has been said
         self._evaluated: list[str] = []
         self._tqdm: Any = None
         self._bars: list[Any] = []  # the bar, then the lines under it
@@ -67,20 +68,25 @@ class Progress:
         if self._last is None or record.version != self._last.version:
             self._reached = record.seconds
         record = self._last = _with_what_was_told(record, self._last)
+        finishing = self._end is not None and record.version >= self._end
+        left = [] if record.eta is None or finishing else [f"{clock_time(record.eta)} left"]
+        training = ["finishing", *_loss(record)] if finishing else _training(record)
+        exchanging = _sent(record) if finishing else _exchanging(record)
+        now = clock_time(record.seconds)
         if self._bars:
-            left = "" if record.eta is None else f"{clock_time(record.eta)} left"
-            self._draw(record, [left or clock_time(record.seconds), *_training(record)])
-        elif record.version and self._clock() >= self._due:
-            self._line(record)
+            self._draw(record, [*(left or [now]), *training], exchanging)
+        elif record.version and self._clock() >= self._due and not self._finishing:
+            self._due, self._finishing = self._clock() + _LINE_EVERY, finishing
+            self._write(record, [now, *left, *training], exchanging)
 
-    def _draw(self, record: Record, training: Sequence[str]) -> None:
+    def _draw(self, record: Record, training: Sequence[str], exchanging: Sequence[str]) -> None:
         bar = self._bars[0]
         columns = _columns(self._out) or _COLUMNS
         bar.n = min(record.version, self._end or record.version)
         bar.bar_format = self._form
         around = len(str(bar)) + 1
         self._show(0, self._form + _literal(_fitting(training, columns - around)))
-        under = [part for part in (_exchanging(record), self._evaluated) if part]
+        under = [part for part in (exchanging, self._evaluated) if part]
         for line, parts in enumerate(under, start=1):
             self._show(line, _INDENT + _literal(_fitting(parts, columns - len(_INDENT) - 1)))
 
@@ -90,13 +96,8 @@ class Progress:
         self._bars[line].bar_format = form
         self._bars[line].refresh()
 
-    def _line(self, record: Record) -> None:
-        self._due = self._clock() + _LINE_EVERY
-        left = "" if record.eta is None else f", {clock_time(record.eta)} left"
-        self._write(record, [clock_time(record.seconds) + left, *_training(record)])
-
-    def _write(self, record: Record, training: Sequence[str]) -> None:
-        parts = [*training, *self._evaluated, *_exchanging(record)]
+    def _write(self, record: Record, training: Sequence[str], exchanging: Sequence[str]) -> None:
+        parts = [*training, *self._evaluated, *exchanging]
         end = f"/{self._end:,}" if self._end else ""
         self._out.write(f"{self._mode} {record.version:,}{end}  {', '.join(parts)}\n")
         self._out.flush()
@@ -119,9 +120,9 @@ class Progress:
             whole = _whole(replace(self._last, seconds=self._reached), summary)
             parts = [f"in {clock_time(whole.seconds)}", *_training(whole)]
             if self._bars:
-                self._draw(whole, parts)
+                self._draw(whole, parts, _exchanging(whole))
             else:
-                self._write(whole, parts)
+                self._write(whole, parts, _exchanging(whole))
         for bar in self._bars:
             bar.close()
         self._stack.close()
@@ -165,10 +166,11 @@ def _whole(last: Record, summary: Summary) -> Record:
 
 def _training(record: Record) -> list[str]:
     rate = f"{record.samples_per_second:,.0f} samples/s"
-    found = [rate if record.samples else f"{record.steps_per_second:,.1f} steps/s"]
-    if record.loss is not None:
-        found.append(f"loss {record.loss:.3f}")
-    return found
+    return [rate if record.samples else f"{record.steps_per_second:,.1f} steps/s", *_loss(record)]
+
+
+def _loss(record: Record) -> list[str]:
+    return [] if record.loss is None else [f"loss {record.loss:.3f}"]
 
 
 def _exchanging(record: Record) -> list[str]:
@@ -176,15 +178,21 @@ def _exchanging(record: Record) -> list[str]:
     if not record.bytes_up:
         return []
     found = [] if record.staleness is None else [f"staleness {record.staleness:.1f}"]
+    found += _sent(record)
+    if record.waiting is not None:
+        found.append(f"waiting {record.waiting:.0%}")
+    return [*found, f"{record.workers} worker{'' if record.workers == 1 else 's'}"]
+
+
+def _sent(record: Record) -> list[str]:
+    found = []
     for way, sent, ratio in (
         ("up", record.bytes_up, record.compression_up),
         ("down", record.bytes_down, record.compression_down),
     ):
         compressed = ratio is not None and ratio >= 1.5
         found.append(f"{way} {size(sent)} (1/{ratio:.0f})" if compressed else f"{way} {size(sent)}")
-    if record.waiting is not None:
-        found.append(f"waiting {record.waiting:.0%}")
-    return [*found, f"{record.workers} worker{'' if record.workers == 1 else 's'}"]
+    return found if record.bytes_up else []
 
 
 def _literal(text: str) -> str:
