@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import dgs
-from dgs.config import resolve
+from dgs.options import settings_of
 
 BYTES = 256
 HEADS = 4
@@ -166,8 +166,9 @@ def options() -> argparse.ArgumentParser:
 
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    args = options().parse_args()
-    settings = resolve(args)
+    parser = options()
+    args = parser.parse_args()
+    settings = settings_of(parser, args)
     torch.manual_seed(args.seed + 1000 * (settings.rank or 0))
     device = dgs.device(args)
     if settings.rank and not settings.local:

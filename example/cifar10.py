@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import dgs
-from dgs.config import resolve
+from dgs.options import settings_of
 
 MODELS = {  # widths of the stages, blocks in each, stride of the first convolution
     "resnet18": ((64, 128, 256, 512), 2, 1),  # 11.2 million parameters
@@ -145,10 +145,11 @@ def options() -> argparse.ArgumentParser:
 
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    args = options().parse_args()
-    args.max_version = int(args.max_version or args.epochs * IMAGES / args.batch_size)
+    parser = options()
+    args = parser.parse_args()
+    args.max_version = args.max_version or int(args.epochs * IMAGES / args.batch_size)
     args.evaluate_every = args.evaluate_every or math.ceil(IMAGES / args.batch_size)
-    settings = resolve(args)
+    settings = settings_of(parser, args)
     torch.manual_seed(args.seed + 1000 * (settings.rank or 0))
     device = dgs.device(args)
     if settings.rank and not settings.local:

@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, pad
 
 import dgs
-from dgs.config import Settings, resolve
+from dgs.config import Settings
+from dgs.options import settings_of
 
 EVALUATIONS = 40  # of the server's model, over the run
 SIDE = 8  # pixels
@@ -136,8 +137,9 @@ def main() -> None:
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s", stream=sys.stdout
     )
-    args = options().parse_args()
-    settings = resolve(args)
+    parser = options()
+    args = parser.parse_args()
+    settings = settings_of(parser, args)
     torch.manual_seed(args.seed)
     data = load()
     if settings.rank or settings.local:

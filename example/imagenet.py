@@ -27,7 +27,7 @@ from torchvision import models
 from torchvision.datasets import ImageFolder
 
 import dgs
-from dgs.config import resolve
+from dgs.options import settings_of
 
 log = logging.getLogger(__name__)
 
@@ -143,12 +143,13 @@ def options() -> argparse.ArgumentParser:
 
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    args = options().parse_args()
+    parser = options()
+    args = parser.parse_args()
     images = ImageFolder(str(args.data / "train"))
     args.classes, per_pass = len(images.classes), math.ceil(len(images) / args.batch_size)
-    args.max_version = int(args.max_version or args.epochs * per_pass)
+    args.max_version = args.max_version or int(args.epochs * per_pass)
     args.evaluate_every = args.evaluate_every or per_pass
-    settings = resolve(args)
+    settings = settings_of(parser, args)
     torch.manual_seed(args.seed + 1000 * (settings.rank or 0))
     if args.momentum is None:
         args.momentum = momentum_for(1 if settings.local else (settings.world_size or 5) - 1)

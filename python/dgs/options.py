@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Collection
-from dataclasses import fields
+from dataclasses import Field, fields
 from typing import Any
 
-from .config import Settings
+from .config import Settings, resolve
+from .errors import ConfigError
 
 # What a server does not read: it is a worker's own, or told by the worker with each push.
 WORKERS_OWN = frozenset({
@@ -42,5 +43,30 @@ def add_settings(
             continue
         flags = [f"--{name.replace('_', '-')}" for name in (setting.name, names.get(setting.name)) if name]
         kind: dict[str, Any] = {"action": argparse.BooleanOptionalAction} if setting.type == "bool" else {}
-        group.add_argument(*flags, help=setting.metadata["doc"].replace("%", "%%"), default=None, **kind)
+        group.add_argument(*flags, help=_help(setting), default=None, **kind)
     return group
+
+
+def _help(setting: Field[Any]) -> str:
+    """The setting's line, with its default where that is neither None, of which the line itself speaks, nor off."""
+    text: str = setting.metadata["doc"].replace("%", "%%")
+    default = setting.default
+    if default is None or isinstance(default, bool):
+        return text
+    return f"{text} (default: {default:g})" if isinstance(default, float) else f"{text} (default: {default})"
+
+
+def settings_of(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Settings:
+    """The settings that `args`, the environment and the defaults give; a wrong one ends the command in a line.
+
+    Args:
+        parser: of the command, for its usage.
+        args: what it has parsed.
+
+    Returns:
+        The settings.
+    """
+    try:
+        return resolve(args)
+    except ConfigError as error:
+        parser.error(str(error))

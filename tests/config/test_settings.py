@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 from dataclasses import fields
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +17,7 @@ from fleet import Vectors
 from dgs import GradientSGD, Settings, init_server
 from dgs.config import CODECS, agent_run, default, resolve
 from dgs.errors import ConfigError
+from dgs.options import add_settings, settings_of
 
 
 def settled(args: object | None = None, environ: dict[str, str] | None = None, **keywords: Any) -> Settings:
@@ -184,6 +186,42 @@ def test_a_mapping_for_args_is_refused_instead_of_ignored() -> None:
 
 def test_every_setting_says_what_it_is() -> None:
     assert all(f.metadata["doc"] for f in fields(Settings))
+
+
+def command() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="train")
+    add_settings(parser)
+    return parser
+
+
+def test_the_help_names_every_default() -> None:
+    offered = {action.dest: str(action.help) for action in command()._actions}
+    for setting in fields(Settings):
+        value = setting.default
+        shown = re.findall(r"\(default: (.+)\)$", offered[setting.name])
+        if value is None or isinstance(value, bool):
+            assert not shown, setting.name
+        else:
+            assert [type(value)(text) for text in shown] == [value], setting.name
+    assert "(default: 300)" in command().format_help()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--density 5", "density must be in (0, 1], got 5.0"),
+        ("--selection foo", "selection must be one of exact, sampled, got 'foo'"),
+        ("--max-version many", "max_version must be int, got 'many'"),
+    ],
+)
+def test_a_wrong_setting_ends_a_command_in_a_line(
+    words: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parser = command()
+    with pytest.raises(SystemExit, match="2"):
+        settings_of(parser, parser.parse_args(words.split()))
+    assert capsys.readouterr().err.splitlines()[-1] == f"train: error: {message}"
+    assert settings_of(parser, parser.parse_args(["--mode", "asgd"])).mode == "asgd"
 
 
 def test_the_two_ends_check_who_they_are() -> None:
