@@ -112,13 +112,13 @@ def test_a_loss_that_is_no_number_is_refused_by_shape() -> None:
         Observed().batch(torch.zeros(2), 1)
 
 
-ROW = Record(0, 5.0, 10, 2, 320, 64.0, 2.0, 0.5, 1.0, 10_000, 20_000, 76.0, 40.0, 0.3, 95.0)
+ROW = Record(0, 5.0, 10, 2, 320, 64.0, 2.0, 0.5, 1.0, 11_000, 50_000, 76.0, 40.0, 0.3, 95.0)
 WORKER = WorkerSummary(
-    rank=1, outcome="finished", reason="", exchanges=40, version=40, staleness=0, mean_staleness=0.75, bytes_up=0,
-    bytes_down=0, pushed=0, pulled=0, samples=0, samples_per_second=0.0, loss=None, waiting=0.2, exchange_seconds=0.1,
-    residual=0.0, behind=0.0,
+    rank=1, outcome="finished", reason="", exchanges=40, version=40, staleness=0, mean_staleness=0.75,
+    bytes_up=11_000, bytes_down=50_000, pushed=10_000, pulled=20_000, samples=0, samples_per_second=0.0, loss=None,
+    waiting=0.2, exchange_seconds=0.1, residual=0.0, behind=0.0,
 )  # fmt: skip
-WENT_ON = Summary(10, 5.0, None, ())
+WENT_ON = Summary(10, 5.0, None, (WORKER,))
 OVER = Summary(200, 60.0, "finished", (WORKER,), {0: 10, 1: 30})
 FOUND = Evaluation(0, 5.0, 10, 0, 0, {"accuracy": 0.5})
 LAST = replace(

@@ -71,7 +71,7 @@ class Progress:
         finishing = self._end is not None and record.version >= self._end
         left = [] if record.eta is None or finishing else [f"{clock_time(record.eta)} left"]
         training = ["finishing", *_loss(record)] if finishing else _training(record)
-        exchanging = _sent(record) if finishing else _exchanging(record)
+        exchanging = _sent(record, summary) if finishing else _exchanging(record, summary)
         now = clock_time(record.seconds)
         if self._bars:
             self._draw(record, [*(left or [now]), *training], exchanging)
@@ -120,9 +120,9 @@ class Progress:
             whole = _whole(replace(self._last, seconds=self._reached), summary)
             parts = [f"in {clock_time(whole.seconds)}", *_training(whole)]
             if self._bars:
-                self._draw(whole, parts, _exchanging(whole))
+                self._draw(whole, parts, _exchanging(whole, summary))
             else:
-                self._write(whole, parts, _exchanging(whole))
+                self._write(whole, parts, _exchanging(whole, summary))
         for bar in self._bars:
             bar.close()
         self._stack.close()
@@ -173,22 +173,23 @@ def _loss(record: Record) -> list[str]:
     return [] if record.loss is None else [f"loss {record.loss:.3f}"]
 
 
-def _exchanging(record: Record) -> list[str]:
+def _exchanging(record: Record, summary: Summary) -> list[str]:
     """What goes between workers and server; nothing in a run of one process."""
     if not record.bytes_up:
         return []
     found = [] if record.staleness is None else [f"staleness {record.staleness:.1f}"]
-    found += _sent(record)
+    found += _sent(record, summary)
     if record.waiting is not None:
         found.append(f"waiting {record.waiting:.0%}")
     return [*found, f"{record.workers} worker{'' if record.workers == 1 else 's'}"]
 
 
-def _sent(record: Record) -> list[str]:
+def _sent(record: Record, summary: Summary) -> list[str]:
+    """Pushes and what came back, as in the compression: without the weights that a worker begins with."""
     found = []
     for way, sent, ratio in (
-        ("up", record.bytes_up, record.compression_up),
-        ("down", record.bytes_down, record.compression_down),
+        ("up", sum(w.pushed for w in summary.workers), record.compression_up),
+        ("down", sum(w.pulled for w in summary.workers), record.compression_down),
     ):
         compressed = ratio is not None and ratio >= 1.5
         found.append(f"{way} {size(sent)} (1/{ratio:.0f})" if compressed else f"{way} {size(sent)}")
