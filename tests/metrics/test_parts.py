@@ -77,7 +77,7 @@ def test_another_process_at_a_rank_adds_to_its_samples_and_bytes() -> None:
     made.joined(resumed)  # with a copy of the record before it
     resumed.bytes_up, resumed.bytes_down = 31, 62
     found = made.workers()[0]
-    assert (found.samples, found.bytes_up, found.bytes_down) == (130, 531, 1062)
+    assert (found.samples, found.seconds, found.bytes_up, found.bytes_down) == (130, 11.0, 531, 1062)
 
 
 @pytest.mark.parametrize(
@@ -115,8 +115,8 @@ def test_a_loss_that_is_no_number_is_refused_by_shape() -> None:
 ROW = Record(0, 5.0, 10, 2, 320, 64.0, 2.0, 0.5, 1.0, 11_000, 50_000, 76.0, 40.0, 0.3, 95.0)
 WORKER = WorkerSummary(
     rank=1, outcome="finished", reason="", exchanges=40, version=40, staleness=0, mean_staleness=0.75,
-    bytes_up=11_000, bytes_down=50_000, pushed=10_000, pulled=20_000, samples=0, samples_per_second=0.0, loss=None,
-    waiting=0.2, exchange_seconds=0.1, residual=0.0, behind=0.0,
+    bytes_up=11_000, bytes_down=50_000, pushed=10_000, pulled=20_000, samples=0, seconds=60.0, samples_per_second=0.0,
+    loss=None, waiting=0.2, exchange_seconds=0.1, residual=0.0, behind=0.0,
 )  # fmt: skip
 WENT_ON = Summary(10, 5.0, None, (WORKER,))
 OVER = Summary(200, 60.0, "finished", (WORKER,), {0: 10, 1: 30})

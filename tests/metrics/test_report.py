@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from dgs.report import __main__ as command
 from dgs.report import page, read, table
 from dgs.report.axes import Axis, byte_count, decades, per_cent, ticks
 from dgs.report.svg import bars, lines
+from dgs.report.tables import workers
 
 
 class Balanced(HTMLParser):
@@ -181,3 +183,23 @@ def test_the_table_is_aligned_and_an_accuracy_is_in_per_cent(runs: list[Path]) -
         zip(*([c.strip() for c in line.split("|")[1:-1]] for line in (lines[0], lines[3])), strict=True)
     )
     assert (row["run"], row["accuracy"], row["mode"]) == ("<second>", "75.0%", "sgd")
+
+
+def test_a_worker_has_the_rate_of_its_whole_time(runs: list[Path]) -> None:
+    run = read(runs[0])
+    sums = {"bytes_up": 1, "samples": 50, "seconds": 4.0, "samples_per_second": 99.0}
+    told = run.workers[0] | sums
+    unseen = told | {"samples": 0, "samples_per_second": 0.0}
+    earlier = {name: told[name] for name in told if name != "seconds"}  # of a version that kept none
+    shown = workers([replace(run, summary=run.summary | {"workers": [told, unseen, earlier]})])
+    place = shown.head.index("samples")
+    assert shown.head[place + 1] == "samples/s"
+    assert [row[place : place + 2] for row in shown.rows] == [["50", "12"], ["-", "-"], ["50", "-"]]
+
+
+def test_a_run_without_observe_has_no_figure_of_its_samples(runs: list[Path]) -> None:
+    run = read(runs[0])
+    rows = [run.last | {"workers": 1, "seconds": seconds} for seconds in (1.0, 2.0)]
+    assert "samples per second" in page([replace(run, records=rows)])
+    unseen = [row | {"samples": 0, "samples_per_second": 0.0} for row in rows]
+    assert "samples per second" not in page([replace(run, records=unseen)])

@@ -68,6 +68,7 @@ class WorkerSummary:
     pushed: int  # of the pushes alone
     pulled: int
     samples: int
+    seconds: float  # that it was there, until it told last
     samples_per_second: float  # when it told last
     loss: float | None
     waiting: float | None  # part of its time

@@ -97,6 +97,7 @@ class Tally:
             pushed=self.pushed,
             pulled=self.pulled,
             samples=self.samples,
+            seconds=self.seconds,
             samples_per_second=self.rate,
             loss=self.loss,
             waiting=min(1.0, self.waited / self.seconds) if self.seconds > 0 else None,

@@ -92,8 +92,8 @@ def _exchange(runs: Sequence[RunData]) -> str:
         ("samples_per_second", Axis("samples per second")),
         ("workers", Axis("workers there", whole=True)),
     ):
-        alone = field == "samples_per_second"
-        curves = [r.curve("seconds", field) if s or alone else [] for r, s in zip(runs, sending, strict=True)]
+        shown = sending if field != "samples_per_second" else [r.last["samples"] > 0 for r in runs]
+        curves = [r.curve("seconds", field) if s else [] for r, s in zip(runs, shown, strict=True)]
         found += lines(curves, _TIME, y)
     return _figures(found)
 
