@@ -80,6 +80,18 @@ def test_the_command_writes_it(runs: list[Path], tmp_path: Path) -> None:
     assert out.read_text() == page([read(folder) for folder in runs])
 
 
+def test_a_page_of_one_run_goes_to_it_and_one_of_several_to_where_one_is(
+    runs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["report", *map(str, runs)])
+    command.main()
+    assert list(tmp_path.rglob("report.html")) == [tmp_path / "report.html"]
+    monkeypatch.setattr(sys, "argv", ["report", str(runs[1])])
+    command.main()
+    assert (runs[1] / "report.html").is_file()
+
+
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is no run's folder"):
         read(tmp_path)

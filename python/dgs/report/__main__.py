@@ -19,10 +19,12 @@ def main() -> None:
         prog="python -m dgs.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("run_dir", nargs="+", type=Path, help="what run_dir named in a run, over or going on")
-    parser.add_argument("--out", type=Path, help="by default report.html in the first folder")
+    parser.add_argument(
+        "--out", type=Path, help="by default report.html: of one run in its folder, of several where you are"
+    )
     args = parser.parse_args()
     runs = [read(folder) for folder in args.run_dir]
-    out = args.out or args.run_dir[0] / "report.html"
+    out = args.out or (args.run_dir[0] if len(runs) == 1 else Path()) / "report.html"
     try:
         out.write_text(page(runs))
     except OSError as error:
