@@ -138,7 +138,9 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--momentum", type=float, default=0.7)
     parser.add_argument("--weight-decay", type=float, default=5e-4)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--evaluate-every", type=int, help="versions; by default one pass over the images")
+    parser.add_argument(
+        "--evaluate-every", type=int, help="versions (mode sgd: between two saves); by default one pass"
+    )
     add_settings(parser)
     return parser
 

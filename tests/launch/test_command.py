@@ -125,7 +125,7 @@ while True:
     [
         (["--workers", "2", "nowhere.py"], "there is no script nowhere.py"),
         (["nowhere.py"], "the following arguments are required: --workers"),
-        (["--workers", "2"], "the following arguments are required: script"),
+        (["--workers", "2"], "the following arguments are required: script\n"),
     ],
 )
 def test_what_cannot_be_started_is_said(

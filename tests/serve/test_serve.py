@@ -175,7 +175,7 @@ def test_models_that_are_named(folder: Path) -> None:
         ("torch.nn:Linear", "torch.nn:Linear cannot be called with {}: .*missing 2 required"),
         ("models_of_test:seven", "models_of_test:seven must be a callable or a module, is a int"),
         ("models_of_test:text", "models_of_test:text must make a torch.nn.Module, and made a str"),
-        (None, "no model is named: give module:callable, or go on from a checkpoint with --resume"),
+        (None, r"name a model \(module:callable\), or a --checkpoint-dir that holds one with --resume"),
     ],
 )
 def test_what_is_no_model(folder: Path, name: str | None, message: str) -> None:
@@ -211,10 +211,11 @@ def test_a_new_run_begins_with_a_checkpoints_weights(folder: Path) -> None:
     [
         (
             ["models_of_test:make"],
-            "dgs-server keeps what it has trained in checkpoints: give --checkpoint-dir",
+            "dgs-server: what is trained is kept in checkpoints: give --checkpoint-dir",
         ),
         (["models_of_test:make", "--port", "70000"], "port must be in [0, 65535], got 70000"),
-        (["--checkpoint-dir", "kept"], "no model is named"),
+        (["--checkpoint-dir", "kept"], "name a model (module:callable)"),
+        ([], "name a model (module:callable), or a --checkpoint-dir that holds one with --resume"),
     ],
 )
 def test_what_is_wrong_is_said_in_a_line(

@@ -33,7 +33,8 @@ def options() -> argparse.ArgumentParser:
         "-m", "--module", action="store_true", help="script names a module, as after python -m"
     )
     parser.add_argument("script", help="takes its rank from RANK, as under torchrun, or leaves that to dgs")
-    parser.add_argument("args", nargs=argparse.REMAINDER, help="the script's own")
+    rest = parser.add_argument("args", nargs=argparse.REMAINDER, help="the script's own")
+    rest.required = False  # which argparse takes it for
     return parser
 
 

@@ -51,8 +51,8 @@ def _keywords(text: str) -> dict[str, Any]:
 
 def serve(args: argparse.Namespace) -> None:
     settings = resolve(args, rank=0)
-    if settings.checkpoint_dir is None:
-        raise ConfigError("dgs-server keeps what it has trained in checkpoints: give --checkpoint-dir")
+    if settings.checkpoint_dir is None and args.model is not None:  # without either, load_model asks for both
+        raise ConfigError("what is trained is kept in checkpoints: give --checkpoint-dir")
     net = load_model(args.model, args.model_args, settings)
     report = init_server(args, net, rank=0)
     print(f"version {report.version}: {settings.checkpoint_dir}/latest/model.safetensors")

@@ -74,7 +74,7 @@ def _made(name: str, make: Callable[..., Any], arguments: Mapping[str, Any]) -> 
 def _newest(settings: Settings) -> Checkpoint:
     folder = settings.checkpoint_dir
     if folder is None or not settings.checkpoint_resume:
-        raise ConfigError("no model is named: give module:callable, or go on from a checkpoint with --resume")
+        raise ConfigError("name a model (module:callable), or a --checkpoint-dir that holds one with --resume")
     newest = Checkpoints(folder).newest()
     if newest is None:
         raise ConfigError(f"no model is named, and {folder} holds no checkpoint to take it from")
