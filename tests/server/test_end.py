@@ -172,6 +172,31 @@ def test_a_silent_worker_is_dropped_and_the_others_never_notice(
     assert died.outcome == "died" and "no sign of life for " in died.reason
 
 
+def test_a_session_that_cannot_be_woken_holds_up_neither_its_rank_nor_the_end(
+    serve: Callable[..., Run], random: torch.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dgs.server.session._STUCK", 0.2)
+    run = serve(heartbeat=0.05, heartbeat_timeout=100, world_size=2)
+    gone = run.puppet(1).join()
+    gone.push_some(random)
+    session = run.server._roster.sessions()[0]
+    session.link.interrupt = lambda: None  # type: ignore[method-assign]
+    assert gone.worker._heart is not None
+    gone.worker._heart.stop()
+    _lose_time(run, 1, 200)
+    until(lambda: run.server.active() == 0, "the worker was given up")
+    assert session.thread is not None and session.thread.is_alive()
+    back = run.puppet(1).join()
+    before = run.now()
+    with pytest.raises(TransportError):
+        gone.push_some(random)
+    assert torch.equal(run.now(), before), "a session that was given up applies nothing"
+    back.push_some(random)
+    back.worker.close()
+    report = run.returned()
+    assert [w.outcome for w in report.workers] == ["died", "finished"]
+
+
 def _lose_time(run: Run, rank: int, seconds: float) -> None:
     """As if so much more had passed since the worker's last beat."""
     link = next(s.link for s in run.server._roster.sessions() if s.worker.rank == rank)

@@ -108,7 +108,9 @@ class Reception:
             self.roster.pauses.keep(paused)
 
     def dismiss(self, session: Session, outcome: str, reason: str) -> None:
-        """Ends a session's place; `outcome` is a Report's."""
+        """Ends a session's place, once; `outcome` is a Report's."""
+        if session.dismissed():
+            return
         worker = session.worker
         if outcome in ("died", "failed"):
             self.buffers.forget(worker.rank)

@@ -114,14 +114,13 @@ class Roster:
         Returns when that session can apply nothing more: what it has applied is then known for good.
         """
         if other.worker.identity == hello.identity:
-            other.dropped = "it joined again"
+            other.drop("it joined again")
         elif _silence(other) >= _BEATS_ALIVE * self._settings.heartbeat:
-            other.dropped = "silent, and another took its rank"
+            other.drop("silent, and another took its rank")
         else:
             raise RefusedError(
                 "rank", f"rank {hello.rank} is taken by a worker that is alive: give each its own"
             )
-        other.link.interrupt()
         other.ended.wait(_DISPLACE_TIMEOUT)
 
     def _free_rank(self, hello: Hello, paused: Paused | None) -> int:
@@ -184,8 +183,11 @@ class Roster:
         for session in self.sessions():
             silence = _silence(session)
             if self._settings.heartbeat_timeout < silence < float("inf"):
-                session.dropped = f"no sign of life for {silence:.1f} s"
-                session.link.interrupt()
+                session.drop(f"no sign of life for {silence:.1f} s")
+
+    def stuck(self) -> list[Session]:
+        """Sessions that were dropped and do not end; they apply nothing any more."""
+        return [session for session in self.sessions() if session.give_up()]
 
     def over(self, began: float, now: float, done: bool) -> bool:
         """Whether the run is: by the rule of `init_server`."""

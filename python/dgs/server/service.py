@@ -105,6 +105,8 @@ class Server:
                 now = time.monotonic()
                 if now - checked > min(1.0, self.settings.heartbeat):
                     self._roster.drop_silent()
+                    for session in self._roster.stuck():
+                        self._forsake(session)
                     checked = now
                 if self._roster.over(began, now, self.state.done):
                     break
@@ -112,6 +114,11 @@ class Server:
             self._close()
         seconds = time.monotonic() - began
         return Report(self.state.version, seconds, self._roster.workers(), self.state_dict())
+
+    def _forsake(self, session: Session) -> None:
+        """Leaves the thread of a session behind that waits for what will never come."""
+        self._threads = [t for t in self._threads if t is not session.thread]
+        self._reception.dismiss(session, "died", session.dropped)
 
     def _start(self, link: Link) -> None:
         self._threads = [t for t in self._threads if t.is_alive()]
@@ -154,6 +161,7 @@ class Server:
     def _serve(self, session: Session, welcome: Welcome) -> None:
         link, worker = session.link, session.worker
         outcome, reason = "died", "an error in the server"
+        session.thread = threading.current_thread()
         try:
             link.tell(asdict(welcome))
             link.open(welcome.session, welcome.cap, _JOIN_TIMEOUT)

@@ -20,7 +20,7 @@ from dgs_ext.wire import Codec, Decoded, Header, Kind
 
 from .. import protocol
 from ..buffers import BufferStore
-from ..errors import DivergedError, ProtocolError, RefusedError, TransportError
+from ..errors import DivergedError, LinkClosedError, ProtocolError, RefusedError, TransportError
 from ..frames import Packer
 from ..observer import Exchanged, Observer, heard
 from ..transport import Link
@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 
 _LOOK_EVERY = 64  # pulls between two looks at ‖θ - b‖
 _LOOKS = 5  # growing looks in a row that are a warning
+_STUCK = 5.0  # seconds that a session which was dropped has to end by itself
 _FAREWELL = timedelta(seconds=10)  # as long as a worker waits; nobody watches its beats any more
 
 
@@ -91,6 +92,11 @@ class Session:
         self._told_digest: str | None = None
         self._echo: Tensor | None = None  # of the goodbye
         self.dropped = ""  # why the server ended it, if it did
+        self._dropped_at = 0.0
+        self._given_up = False
+        self._turn = threading.Lock()  # held while a frame is answered
+        self._dismissal = threading.Lock()  # taken once, for good
+        self.thread: threading.Thread | None = None  # that runs it
         self.ended = threading.Event()  # set when nothing more will be applied
 
     def run(self) -> tuple[str, str]:
@@ -106,8 +112,36 @@ class Session:
             if told is not None:
                 return told
 
+    def drop(self, why: str) -> None:
+        """Ends `run` from another thread, if the link can."""
+        if not self.dropped:
+            self.dropped, self._dropped_at = why, time.monotonic()
+        self.link.interrupt()
+
+    def give_up(self) -> bool:
+        """Whether a session that was dropped and has not ended applies nothing from now on.
+
+        gloo wakes nobody who waits for the rest of a message whose sender has died.
+        """
+        late = self.dropped and time.monotonic() - self._dropped_at > _STUCK
+        if not late or not self._turn.acquire(blocking=False):
+            return False
+        self._given_up = True
+        self._turn.release()
+        return True
+
+    def dismissed(self) -> bool:
+        """Whether it has been dismissed before this call."""
+        return not self._dismissal.acquire(blocking=False)
+
     def handle(self, frame: Tensor) -> tuple[str, str] | None:
         """Does what one frame asks and sends the answer, if it has one; of a goodbye returns what `run` returns."""
+        with self._turn:
+            if self._given_up:
+                raise LinkClosedError("the server has given this session up")
+            return self._handle(frame)
+
+    def _handle(self, frame: Tensor) -> tuple[str, str] | None:
         began, exchanges, before = time.perf_counter(), self.worker.exchanges, self.worker.bytes_down
         self.worker.bytes_up += frame.numel()
         with ExitStack() as sent:  # the memory of what is packed is another session's after it
