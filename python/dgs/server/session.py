@@ -63,8 +63,8 @@ class WorkerRecord:
 class Exchange:
     """What the sessions of one server share.
 
-    `gate` is held shared from before a push is applied until its answer is made: who holds it exclusively sees every
-    mirror between two exchanges.
+    `gate` is held shared from before a push is applied, or a mirror taken anew, until the answer is made: who holds it
+    exclusively sees every mirror between two exchanges.
     """
 
     state: ServerState
@@ -178,7 +178,8 @@ class Session:
                 with self._shared.gate.shared():
                     return [self._exchange(decoded, desk, sent)], None
             if header.kind == Kind.REQUEST:
-                return self._request(decoded), None
+                with self._shared.gate.shared():
+                    return self._request(decoded), None
         except RefusedError as error:
             log.warning("worker %d: refused (%s): %s", self.worker.rank, error.code, error)
             meta = protocol.meta(**protocol.refusal(error.code, str(error)))
