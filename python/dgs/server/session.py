@@ -63,8 +63,8 @@ class WorkerRecord:
 class Exchange:
     """What the sessions of one server share.
 
-    `gate` is held shared from before a push is applied, or a mirror taken anew, until the answer is made: who holds it
-    exclusively sees every mirror between two exchanges.
+    `gate` is held shared from before a push is applied, or a mirror made anew, until the answer is there: who holds
+    it exclusively sees every mirror between two exchanges.
     """
 
     state: ServerState
