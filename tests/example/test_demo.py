@@ -96,7 +96,7 @@ def test_what_a_process_says_when_it_fails_is_shown(repository: Path, tmp_path: 
         command(repository, tmp_path, "--density=2"), cwd=repository, text=True, capture_output=True
     )
     assert done.returncode == 1
-    assert "failed with exit code 1" in done.stderr
+    assert "failed with exit code 2" in done.stderr  # the settings are wrong
     assert "density must be in (0, 1], got 2.0" in done.stderr
     assert not (tmp_path / "table.md").exists()
 
