@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The ops and the methods' whole steps, against the memory floor and against plain torch, in one run.
 
-    python benchmarks/kernels.py                                                     # everything, about ten minutes
+    python benchmarks/kernels.py                                                     # all; gpt2 is long
     python benchmarks/kernels.py --page docs/kernels.md                              # the same, into the page
     python benchmarks/kernels.py --model resnet18 --density 0.01 --steps dgs pull    # some
     python benchmarks/kernels.py --smoke                                             # seconds
