@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from dgs import memory
 from dgs.layout import Layout
 from dgs_ext.ops import Selection
 
@@ -50,7 +51,7 @@ class Problem:
     ) -> Problem:
         """Those of a model that begins to train: its state is zero."""
         segments, device, counts = len(layout.segments), grads[0].device, layout.counts(density)
-        v, v_next, r, r_next = ([torch.zeros(layout.numel, device=device)] for _ in range(4))
+        v, v_next, r, r_next = ([memory.zeros(layout.numel, device)] for _ in range(4))
         rates, decays, momenta = (torch.full((segments,), x) for x in (lr, weight_decay, momentum))
         return cls(
             grads, weights, v, v_next, r, r_next, layout.offsets, counts, rates, decays, momenta,

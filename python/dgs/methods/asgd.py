@@ -11,6 +11,7 @@ from torch import Tensor
 from dgs_ext import ops
 from dgs_ext.ops import Selection
 
+from .. import memory
 from ..layout import Layout
 from .base import Hyper, Method
 
@@ -28,7 +29,7 @@ class ASGD(Method):
 
     def __init__(self, layout: Layout, device: torch.device) -> None:
         super().__init__(layout, device)
-        self._update = torch.zeros(layout.numel, device=device)
+        self._update = memory.zeros(layout.numel, device)
         self._accumulated: Tensor | None = None
         self._holds = False  # whether anything is in it
         segments = len(layout.segments)
@@ -48,7 +49,7 @@ class ASGD(Method):
     def accumulate(self, grads: Sequence[Tensor], weights: Sequence[Tensor], hyper: Hyper) -> None:
         self.step(grads, weights, hyper)
         if self.failed() is None:
-            room = torch.zeros_like(self._update) if self._accumulated is None else self._accumulated
+            room = memory.zeros(self.layout.numel, self.device) if self._accumulated is None else self._accumulated
             self._accumulated, self._update, self._holds = self._update, room, True
 
     def flush(self, hyper: Hyper) -> Tensor | None:
@@ -69,5 +70,5 @@ class ASGD(Method):
 
     def reserve(self, names: Collection[str]) -> dict[str, Tensor]:
         if self.state_name in names and not self._holds:
-            self._accumulated, self._holds = torch.zeros_like(self._update), True
+            self._accumulated, self._holds = memory.zeros(self.layout.numel, self.device), True
         return self.buffers()

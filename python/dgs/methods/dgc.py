@@ -13,6 +13,7 @@ from torch import Tensor
 from dgs_ext import ops
 from dgs_ext.ops import Selection
 
+from .. import memory
 from ..layout import Layout
 from .base import Hyper
 from .sparse import SparseMethod
@@ -49,7 +50,7 @@ class DGC(SparseMethod):
         super().__init__(layout, device, sampled=sampled)
         self.clip, self.workers = clip, workers
         self._velocity, self._velocity_next, self._residual, self._residual_next = (
-            torch.zeros(layout.numel, device=device) for _ in range(4)
+            memory.zeros(layout.numel, device) for _ in range(4)
         )
 
     @classmethod

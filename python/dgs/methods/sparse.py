@@ -14,6 +14,7 @@ from torch import Tensor
 from dgs_ext import ops
 from dgs_ext.ops import Selection
 
+from .. import memory
 from ..layout import Layout
 from ..room import Room
 from .base import Hyper, Method
@@ -98,8 +99,7 @@ class VelocityMethod(SparseMethod):
 
     def __init__(self, layout: Layout, device: torch.device, *, sampled: bool = False) -> None:
         super().__init__(layout, device, sampled=sampled)
-        self._state = torch.zeros(layout.numel, device=device)
-        self._next = torch.zeros_like(self._state)
+        self._state, self._next = (memory.zeros(layout.numel, device) for _ in range(2))
 
     @abstractmethod
     def keep(self, hyper: Hyper) -> Tensor:

@@ -13,6 +13,7 @@ from dgs_ext import ops
 from dgs_ext.ops import Selection
 from dgs_ext.wire import Codec
 
+from .. import memory
 from ..errors import DivergedError
 from ..layout import Layout
 from ..room import Room
@@ -60,7 +61,7 @@ class ServerState:
         sampled: bool = False,
     ) -> None:
         self.layout, self.device, self.max_version, self.sampled = layout, device, max_version, sampled
-        self._theta = theta.detach().to(device, torch.float32, copy=True)
+        self._theta = memory.copy_of(theta.detach(), device)
         # From the start no number below 2^-126 and no -0: adding a zero then changes nothing, on either side.
         ops.dense_add_([self._theta], layout.offsets, torch.zeros_like(self._theta))
         self._overflow = torch.full((1,), -1, device=device)  # where a push would; used by whoever pushes
@@ -156,7 +157,7 @@ class ServerState:
 
     def mirror_of(self, weights: Tensor) -> Mirror:
         """The mirror of a worker that holds `weights`, float32 [N]."""
-        return Mirror(weights.to(self.device, copy=True))
+        return Mirror(memory.copy_of(weights, self.device))
 
     def room(self) -> Room:
         """Scratch for pulls, one at a time."""
