@@ -15,7 +15,6 @@ import functools
 import json
 import logging
 import os
-import socket
 import statistics
 import subprocess
 import sys
@@ -33,6 +32,7 @@ from dgs import config
 from dgs.simulate import Always, Network, ServerCost, simulate
 from dgs.simulate.host import Host
 from dgs.simulate.node import Node, Task
+from dgs.transport.address import held
 
 
 class Net(nn.Module):
@@ -103,9 +103,11 @@ def _rate(seen: list[tuple[float, int]]) -> float:
 
 def measured(mode: str, args: argparse.Namespace, workers: int) -> float:
     """The same with a process for each worker, the server in this one."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    with held() as port:
+        return _rate(_run(mode, args, workers, port))
+
+
+def _run(mode: str, args: argparse.Namespace, workers: int, port: int) -> list[tuple[float, int]]:
     own = [sys.executable, __file__, "--scale", str(args.scale), "--compute", str(args.compute)]
     shared = ["--modes", mode, "--port", str(port), "--world-size", str(workers + 1)]
     environ = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -120,7 +122,7 @@ def measured(mode: str, args: argparse.Namespace, workers: int) -> float:
     )  # fmt: skip
     for process in processes:
         process.wait()
-    return _rate(seen)
+    return seen
 
 
 def work(args: argparse.Namespace) -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import socket
 import statistics
 import tempfile
 import threading
@@ -31,6 +30,7 @@ from torch import nn
 
 import dgs
 from dgs.transport import InProcessListener
+from dgs.transport.address import held
 
 WIDTH = 256  # of two layers: 131,584 parameters, few enough for the watching to show
 SAMPLES = 32
@@ -73,11 +73,13 @@ def net() -> nn.Module:
 @contextmanager
 def serving(folder: Path | None, scraped: bool) -> Iterator[Worker]:
     """A server in a thread, with its worker."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    with held() as port:
+        yield from _serving(folder, port if scraped else None)
+
+
+def _serving(folder: Path | None, port: int | None) -> Iterator[Worker]:
     settings: dict[str, Any] = {"run_dir": str(folder)} if folder else {}
-    settings |= {"prometheus_port": port} if scraped else {}
+    settings |= {} if port is None else {"prometheus_port": port}
     listener, model = InProcessListener(), net()
     for p in model.parameters():
         p.grad = 1e-3 * torch.randn_like(p)
@@ -86,7 +88,7 @@ def serving(folder: Path | None, scraped: bool) -> Iterator[Worker]:
     thread.start()
     dial = lambda _: listener.dial()  # noqa: E731
     optimizer = dgs.GradientSGD(model.parameters(), 1e-3, model, dial=dial, threads=1)
-    yield Worker(optimizer, f"http://127.0.0.1:{port}/metrics" if scraped else None)
+    yield Worker(optimizer, None if port is None else f"http://127.0.0.1:{port}/metrics")
     optimizer.close()
     thread.join()
 

@@ -16,7 +16,7 @@ import sys
 import time
 from pathlib import Path
 
-from demo_processes import ChildError, free_port, run
+from demo_processes import ChildError, held_port, run
 
 MODES = ("dgs", "gd", "dgc", "asgd", "sgd")
 WITHOUT_MOMENTUM = ("gd", "asgd")
@@ -69,7 +69,7 @@ def run_dir(mode: str, args: argparse.Namespace) -> Path:
     return Path(args.out) / "runs" / name
 
 
-def commands(mode: str, args: argparse.Namespace) -> dict[str, list[str]]:
+def commands(mode: str, args: argparse.Namespace, port: int) -> dict[str, list[str]]:
     """A command line for each process of a run. The first shows and keeps what happens."""
     workers = 0 if mode == "sgd" else args.workers
     # What momentum adds up, lr/(1 - momentum), is what a method without it gets at once.
@@ -77,7 +77,7 @@ def commands(mode: str, args: argparse.Namespace) -> dict[str, list[str]]:
     given = {
         "mode": mode,
         "world-size": workers + 1,
-        "port": free_port(),
+        "port": port,
         "density": args.density,
         "density-down": args.density_down or args.density,
         "codec": codec_of(mode, args),
@@ -113,7 +113,8 @@ def train(mode: str, args: argparse.Namespace) -> Path:
     if (folder / "run.json").exists():
         shutil.rmtree(folder)  # of the demo before this one
     print(f"\n{describe(mode, args)}", flush=True)
-    run(commands(mode, args), args.out / "logs" / mode)
+    with held_port() as port:
+        run(commands(mode, args, port), args.out / "logs" / mode)
     return folder
 
 

@@ -20,11 +20,13 @@ class ChildError(Exception):
     """A child process failed; the message ends with the last lines of its log."""
 
 
-def free_port() -> int:
-    """A port of loopback that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+@contextmanager
+def held_port() -> Iterator[int]:
+    """A port of loopback at which a server can listen (it sets SO_REUSEADDR), and that nobody else is given."""
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind(("127.0.0.1", 0))
+        yield int(holder.getsockname()[1])
 
 
 def run(commands: Mapping[str, Sequence[str]], logs: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -59,6 +60,15 @@ def cuda() -> torch.device:
 def repository() -> Path:
     """Return the root of the source tree."""
     return Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    """Return a port of loopback that nothing listens at, kept from all others until the end of the test."""
+    from dgs.transport.address import held  # what is not built does not keep other tests from running
+
+    with held() as number:
+        yield number
 
 
 @pytest.hookimpl(tryfirst=True)

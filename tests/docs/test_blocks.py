@@ -66,11 +66,11 @@ def test_what_is_explained_is_there() -> None:
 
 @pytest.mark.parametrize("page", sorted({b.page for b in BLOCKS if b.language == "python"} - set(ELSEWHERE)))
 def test_python_blocks_run(
-    page: str, tmp_path: Path, free_port: int, monkeypatch: pytest.MonkeyPatch
+    page: str, tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In the surroundings that stages.py gives the page, else one after another by themselves."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MASTER_PORT", str(free_port))
+    monkeypatch.setenv("MASTER_PORT", str(port))
     monkeypatch.setenv("WORLD_SIZE", "2")
     code = [b.text for b in BLOCKS if b.page == page and b.language == "python" and not explained(b)]
     if page in STAGES:

@@ -41,14 +41,14 @@ def test_a_script_asks_for_its_rank(monkeypatch: pytest.MonkeyPatch) -> None:
         assert names["rank"] == rank
 
 
-def test_a_server_by_itself_and_its_worker(folder: Path, free_port: int) -> None:
+def test_a_server_by_itself_and_its_worker(folder: Path, port: int) -> None:
     """The two commands as they stand, but for the address and a shorter run."""
     block = next(block for block in PAGE if block.first.startswith("dgs-server mymodels:"))
     server, worker = (shlex.split(line.replace("192.168.1.10", "127.0.0.1")) for line in commands(block.text))
     server[server.index("--max-version") + 1] = "60"
     installed = {str(Path(str(module.__file__)).parents[1]) for module in (dgs, dgs_ext)}
     environment = os.environ | {
-        "MASTER_PORT": str(free_port),
+        "MASTER_PORT": str(port),
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": os.pathsep.join(installed),
     }

@@ -70,23 +70,23 @@ def test_the_plain_program(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert float(re.findall(r"accuracy ([\d.]+)%", capsys.readouterr().out)[0]) > 85
 
 
-def test_a_server_and_two_workers(tmp_path: Path, free_port: int) -> None:
+def test_a_server_and_two_workers(tmp_path: Path, port: int) -> None:
     (tmp_path / "train.py").write_text(CODE[1], encoding="utf-8")
-    (said,) = run(tmp_path, terminals(SHELL[2]), free_port)
+    (said,) = run(tmp_path, terminals(SHELL[2]), port)
     assert f"[server]   version {STEPS}: accuracy" in said
     steps = re.findall(r"\[worker ([12])\] worker \1: (\d+) steps", said)
     assert len(steps) == 2 and sum(int(count) for _, count in steps) >= STEPS
 
 
 def test_the_second_version_on_two_machines_and_its_model(
-    tmp_path: Path, free_port: int, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both functions of step 3 put in place of the first ones; the commands of step 4; the model of step 5."""
     program, look, train, load = CODE[1], *CODE[2:]
     program = re.sub(r"def serve\(.*?(?=\n\n\n)", lambda _: look.strip(), program, count=1, flags=re.DOTALL)
     program = re.sub(r"def train\(.*?(?=\n\n\n)", lambda _: train.strip(), program, count=1, flags=re.DOTALL)
     (tmp_path / "train.py").write_text(program.replace("every=200", "every=50"), encoding="utf-8")
-    server, *_ = run(tmp_path, terminals(*SHELL[3:]), free_port)
+    server, *_ = run(tmp_path, terminals(*SHELL[3:]), port)
     assert re.search(rf"version {STEPS}: accuracy", server)
     monkeypatch.chdir(tmp_path)
     exec(load, {"torch": torch, "nn": torch.nn})

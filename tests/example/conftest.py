@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import pickle
-import socket
 import sys
 from pathlib import Path
 
@@ -48,11 +47,3 @@ def made() -> dict[str, tuple[np.ndarray, np.ndarray]]:
         noise = random.integers(40, size=(ROWS, 3072), dtype=np.uint8)
         batches[name] = labels, noise + 20 * labels[:, None]
     return batches
-
-
-@pytest.fixture
-def port() -> int:
-    """Return a port of loopback that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

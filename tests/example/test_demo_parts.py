@@ -18,7 +18,7 @@ def test_every_codec_can_be_chosen_and_dense_pushes_take_one_that_they_may() -> 
     for codec in CODECS:
         args = options().parse_args([f"--codec={codec}"])
         for mode in ("dgs", "asgd", "sgd"):
-            (given,) = (a for a in next(iter(commands(mode, args).values())) if a.startswith("--codec="))
+            (given,) = (a for a in next(iter(commands(mode, args, 29500).values())) if a.startswith("--codec="))
             config.resolve(None, {}, mode=mode, codec=given.partition("=")[2])
             assert given == f"--codec={codec}" or mode == "asgd"
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -153,14 +152,6 @@ def command() -> Callable[..., list[str]]:
 @pytest.fixture
 def environ() -> dict[str, str]:
     return environment()
-
-
-@pytest.fixture
-def port() -> int:
-    """A port of loopback that nobody uses."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
 
 
 @pytest.fixture

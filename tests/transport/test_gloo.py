@@ -25,7 +25,6 @@ from waiting import until
 
 from dgs.errors import FrameError, LinkClosedError, PortInUseError, ServerUnreachableError, TransportError
 from dgs.transport import GlooLink, GlooListener, dial, meeting
-from dgs.transport.address import is_loopback, is_own_name, listen, resolve, routed
 from dgs.transport.gloo import FIRST
 from dgs_ext import wire
 
@@ -42,12 +41,6 @@ link.open("1-session", 1 << 20, timedelta(seconds=20))
 print("open", flush=True)
 time.sleep(60)
 """
-
-
-def _free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
 
 
 def _held() -> tuple[int, int]:
@@ -158,14 +151,13 @@ def test_a_server_that_waits_for_workers_does_not_ask_for_them(monkeypatch: pyte
             end.close()
 
 
-def test_a_server_that_cannot_reach_itself_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_cannot_reach_itself_says_so(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """As with another machine's address for master."""
 
     def silent(*_: object, **__: object) -> None:
         raise TimeoutError("timed out")
 
     monkeypatch.setattr("dgs.transport.meeting._ITSELF", 0.1)
-    port = _free_port()
     with monkeypatch.context() as patched:
         patched.setattr(socket, "create_connection", silent)
         message = f"cannot reach itself at 127.0.0.1:{port}: timed out. master must be this machine's own"
@@ -175,8 +167,7 @@ def test_a_server_that_cannot_reach_itself_says_so(monkeypatch: pytest.MonkeyPat
         assert again.port == port
 
 
-def test_no_server_is_a_typed_error_in_time() -> None:
-    port = _free_port()
+def test_no_server_is_a_typed_error_in_time(port: int) -> None:
     began = time.monotonic()
     with pytest.raises(ServerUnreachableError, match=f"no server at 127.0.0.1:{port}"):
         dial("127.0.0.1", port, timedelta(seconds=0.5))
@@ -189,10 +180,9 @@ def test_an_unknown_host_is_a_typed_error() -> None:
 
 
 def test_a_worker_waits_for_the_server_and_says_so(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    port: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("dgs.transport.meeting._SAY_EVERY", 0.2)
-    port = _free_port()
     made: list[GlooListener] = []
     timer = threading.Timer(0.8, lambda: made.append(GlooListener("127.0.0.1", port)))
     timer.start()
@@ -273,37 +263,6 @@ def _listening_addresses() -> set[str]:
             inodes.add(target[8:-1])
     lines = (line.split() for line in Path("/proc/self/net/tcp").read_text().splitlines()[1:])
     return {fields[1].split(":")[0] for fields in lines if fields[3] == "0A" and fields[9] in inodes}
-
-
-def test_another_master_listens_everywhere() -> None:
-    try:
-        address = routed("192.0.2.1")
-    except ServerUnreachableError:
-        pytest.skip("this machine has no address but loopback")
-    with listen(address, 0) as server:
-        assert server.getsockname()[0] == "0.0.0.0"
-
-
-def test_a_name_of_this_machine_that_is_loopback_is_warned_of(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    real = socket.getaddrinfo
-    monkeypatch.setattr(
-        socket, "getaddrinfo", lambda host, *a, **k: real("127.0.1.1" if host == "my-host" else host, *a, **k)
-    )
-    assert is_loopback("my-host") and is_own_name("my-host")
-    with caplog.at_level(logging.WARNING, "dgs"):
-        listener = GlooListener("my-host", 0)
-    listener.close()
-    assert "my-host is loopback on this machine" in caplog.text
-
-
-def test_addresses() -> None:
-    assert is_loopback("localhost") and is_loopback("127.0.0.1") and is_loopback("::1")
-    assert not is_loopback("192.0.2.1")
-    assert routed("127.0.0.1") == "127.0.0.1"
-    assert resolve("192.0.2.7") == ["192.0.2.7"]
-    assert not is_own_name("localhost") and not is_own_name("10.0.0.1") and not is_own_name("fe80::1")
 
 
 def test_a_worker_whose_address_is_nonsense_is_a_typed_error() -> None:

@@ -10,11 +10,12 @@ import socket
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import IO
 
 from ..errors import ConfigError, PortInUseError
+from ..transport.address import held
 from .child import Child, environment, threads_of
 from .output import Screen
 from .signals import Signals
@@ -59,14 +60,13 @@ def launch(program: Sequence[str], workers: int, *, port: int = 0, screen: Scree
 
 @contextmanager
 def _held(port: int) -> Iterator[int]:
-    """A port of loopback that nobody else is given: bound here, but not listened at, which is left to the server."""
-    with socket.socket() as holder:
-        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    """A port at which the server can listen, and nobody else is given."""
+    with ExitStack() as stack:
         try:
-            holder.bind(("127.0.0.1", port))
+            number = stack.enter_context(held(port))
         except OSError as error:
             raise PortInUseError(f"cannot listen at 127.0.0.1:{port}: {error.strerror or error}") from None
-        yield int(holder.getsockname()[1])
+        yield number
 
 
 class _Run:

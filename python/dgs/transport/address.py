@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from ..errors import ServerUnreachableError
 
@@ -57,3 +59,16 @@ def listen(host: str, port: int) -> socket.socket:
         server.close()
         raise
     return server
+
+
+@contextmanager
+def held(port: int = 0) -> Iterator[int]:
+    """A port of loopback that nobody else is given, nor has a connection leave from: bound, but not listened at.
+
+    Whoever sets SO_REUSEADDR, as `listen` does, can listen there meanwhile. Port 0: a free one. Raises OSError where
+    someone listens already.
+    """
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind(("127.0.0.1", port))
+        yield int(holder.getsockname()[1])
