@@ -65,12 +65,6 @@ def dgc(p: Problem, lib: Library) -> None:
     lib.apply_dgc_(p.velocity_next, p.residual_next, p.offsets, p.counts, p.out)
 
 
-def asgd(p: Problem, lib: Library) -> None:
-    step_dense(p, lib)
-    for update in p.velocity_next:
-        lib.quantize_(update, int(Codec.FLOAT32))
-
-
 def pull(p: Problem, lib: Library) -> None:
     select_difference(p, lib)
     lib.quantize_(p.out.values, int(Codec.FLOAT32))
@@ -143,7 +137,7 @@ STEPS = {
     "gd": Step(gd, "velocity", 16),
     "dgc": Step(dgc, "dgc", 24),
     "pull": Step(pull, "pull", 8, undo_pull),
-    "asgd": Step(asgd, "dense", 12, sparse=False),
+    "asgd": Step(step_dense, "dense", 12, sparse=False),
     "select": Step(select, "read", 4),
     "select_difference": Step(select_difference, "read2", 8),
     "step_velocity": Step(step_velocity, "velocity", 16),

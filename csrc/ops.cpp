@@ -39,6 +39,7 @@ STABLE_TORCH_LIBRARY(dgs, m) {
       "momentum, "
       "float grad_scale, bool nesterov, Tensor offsets, Tensor counts, Tensor starts, bool sampled, "
       "Tensor(c!) indices, Tensor(d!) values, Tensor(e!) nnz) -> ()");
+  // The dense step's result is flushed, as float32 goes on the wire: it needs no quantize_ for that codec.
   m.def(
       "step_dense(Tensor[] grads, Tensor[] weights, Tensor(a!)[] out, Tensor lr, Tensor weight_decay, "
       "Tensor offsets, Tensor(b!) nnz) -> ()");

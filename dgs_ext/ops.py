@@ -160,7 +160,7 @@ def step_dense(
     offsets: Tensor,
     nnz: Tensor,
 ) -> None:
-    """Write q = lr·(∇ + λw): the step of `asgd`.
+    """Write q = lr·(∇ + λw): the step of `asgd`. Below 2^-126 becomes +0, as `quantize_` to float32 would have it.
 
     grads: float32, float16 or bfloat16, N elements; an empty tensor in a list: no gradient, q = 0 there
     weights, out: float32, N elements

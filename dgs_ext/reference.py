@@ -190,7 +190,7 @@ def step_dense(
         if grad.numel() != q.numel():
             q.zero_()
         else:
-            q.copy_(_decayed(grad, w, weight_decay[s]) * lr[s].to(q.device))
+            q.copy_(flush(_decayed(grad, w, weight_decay[s]) * lr[s].to(q.device)))
         nnz[s] = q.numel() if bool(torch.isfinite(q).all()) else -1
 
 

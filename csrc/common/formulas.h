@@ -84,6 +84,11 @@ template <class T>
 DGS_HD T accumulated(T v, T lr, T g) {
   return add_rn(v, mul_rn(lr, g));
 }
+// q = fl(lr * g), flushed: the dense update of `asgd`, as float32 goes on the wire.
+template <class T>
+DGS_HD T scaled(T lr, T g) {
+  return flush(mul_rn(lr, g));
+}
 // v = fl(u - fl(keep * q)), keep = fl(1 - m): SAMomentum in one buffer.
 DGS_HD float kept(float u, float keep, float q) { return sub_rn(u, mul_rn(keep, q)); }
 

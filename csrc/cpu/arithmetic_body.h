@@ -168,14 +168,14 @@ struct Dgc : Rates<G, kDecay> {
   }
 };
 
-// The dense step's: q = lr * g.
+// The dense step's: q = lr * g, flushed.
 template <class G, bool kDecay>
 struct Dense : Rates<G, kDecay> {
   float* q;
 
   template <class T, class Put, class M>
   DGS_HD T at(int64_t i, Put put, M&) const {
-    const T x = mul_rn(all<T>(this->lr), this->decayed_at(i, loaded<T>(this->gradient + i)));
+    const T x = scaled(all<T>(this->lr), this->decayed_at(i, loaded<T>(this->gradient + i)));
     put(q + i, x);
     return x;
   }

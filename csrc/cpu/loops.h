@@ -79,7 +79,7 @@ struct Loops {
   int64_t (*keep)(const float* values, const uint32_t* at, int64_t n, uint32_t cut, const Room&);
   // The magnitudes in [low, high], out [n + kSpareLanes]; returns how many.
   int64_t (*between)(const float* values, int64_t n, uint32_t low, uint32_t high, uint32_t* out);
-  // q = lr * g, 0 without a gradient; whether all are finite.
+  // q = lr * g, flushed, 0 without a gradient; whether all are finite.
   bool (*scale)(const Gradient&, const float* weights, float* q, int64_t begin, int64_t end, float lr,
                 float weight_decay, bool streamed);
   void (*quantize)(float* values, int64_t n, Codec);

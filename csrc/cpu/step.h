@@ -10,8 +10,8 @@
 
 namespace dgs::cpu {
 
-// q = lr * g for every element, 0 without a gradient; nnz[s] = the segment's size, or -1 if a q is not
-// finite.
+// q = lr * g for every element, flushed, 0 without a gradient; nnz[s] = the segment's size, or -1 if a q is
+// not finite.
 template <class Pool>
 void step_dense(const Loops& loops, const Gradient* grads, const float* const* weights, float* const* out,
                 const float* lr, const float* weight_decay, const Segments& segments, int64_t* nnz,

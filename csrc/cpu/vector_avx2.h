@@ -47,6 +47,11 @@ DGS_HD uint32_t largest_of(Bits a) {
   for (int i = 1; i < kLanes; ++i) m = lanes[i] > m ? lanes[i] : m;
   return m;
 }
+// The lanes below 2^-126 become +0.
+DGS_HD Vec flush(Vec x) {
+  const __m256i below = _mm256_cmpgt_epi32(_mm256_set1_epi32(0x00800000), magnitude(x).v);
+  return {_mm256_andnot_ps(_mm256_castsi256_ps(below), x.v)};
+}
 DGS_HD uint32_t mask_of(__m256i lanes) {
   return static_cast<uint32_t>(_mm256_movemask_ps(_mm256_castsi256_ps(lanes)));
 }

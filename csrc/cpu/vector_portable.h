@@ -52,6 +52,14 @@ DGS_HD uint32_t largest_of(Bits a) {
   for (int i = 1; i < kLanes; ++i) m = a.v[i] > m ? a.v[i] : m;
   return static_cast<uint32_t>(m);
 }
+// The lanes below 2^-126 become +0.
+DGS_HD Vec flush(Vec x) {
+  Bits bits;
+  memcpy(&bits, &x, sizeof bits);
+  bits.v &= magnitude(x).v >= 0x00800000;
+  memcpy(&x, &bits, sizeof x);
+  return x;
+}
 // A bit for each lane above the bound's.
 DGS_HD uint32_t lanes_above(Bits m, Bits bound) {
   const Bits::Lanes bits = (m.v > bound.v) & Bits::Lanes{1, 2, 4, 8};

@@ -100,7 +100,7 @@ struct DgcStep {
   }
 };
 
-// `asgd`: q = lr * g, dense; no gradient is a zero.
+// `asgd`: q = lr * g, flushed, dense; no gradient is a zero.
 struct DenseStep {
   Gradient gradient;
   const float* weight;  // [n]
@@ -114,7 +114,7 @@ struct DenseStep {
       q = load_gradient<W>(gradient, i);
       add_decay(q, weight_decay, weight + i);
 #pragma unroll
-      for (int e = 0; e < W; ++e) q.v[e] = mul_rn(lr, q.v[e]);
+      for (int e = 0; e < W; ++e) q.v[e] = scaled(lr, q.v[e]);
     }
     store(out + i, q);
     bad |= !all_finite(q);

@@ -32,7 +32,8 @@ def packed(update: Selection | Tensor, hyper: Hyper, held: int, codec: Codec, of
     if isinstance(update, Selection):
         ops.quantize_selection_(update, offsets, int(codec))
         return Push(hyper, update, update.to_cpu(), held)
-    ops.quantize_(update, int(codec))
+    if codec != Codec.FLOAT32:  # for that one a method's dense update is ready
+        ops.quantize_(update, int(codec))
     return Push(hyper, update, update.cpu(), held)
 
 

@@ -72,6 +72,7 @@ TEST(a_dense_step_on_threads_stores_every_element_and_names_the_segment_that_is_
   Model model({70'000, 0, cpu::kWorthStreaming}, 1.0);
   std::vector<float> grad(static_cast<std::size_t>(model.offsets.back()), 0.5f), q(grad.size()), want = grad;
   for (float& value : want) value = 0.25f;
+  grad[7] = 0x1.cp-126f, want[7] = 0.0f;
   const auto parts = model.parts<const float>(grad);
   std::vector<Gradient> gradients;
   for (const float* part : parts) gradients.push_back({part, GradientType::kFloat32});

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -87,6 +88,33 @@ def test_asgd_sums_what_it_accumulates_and_sends_it_once() -> None:
     assert not made.buffers()
     alone = torch.cat([0.5 * (g + 0.125 * w) for g, w in zip(random(3), WEIGHTS, strict=True)])
     assert torch.equal(exchanged(made, random(3)), alone)
+
+
+def test_asgd_sends_nothing_below_the_normal_range_and_sums_it_all_the_same() -> None:
+    """A half and three quarters of 2^-126 are +0 alone and 1.25·2^-126 together; only the whole sum is flushed."""
+    least, none = 2.0**-126, [torch.empty(0)] * SEGMENTS
+    small = [torch.full((s.numel,), least) for s in LAYOUT.segments]  # times lr 0.5
+    more = [torch.full((s.numel,), -1.5 * least) for s in LAYOUT.segments]
+    plain = replace(hyper(), weight_decay=torch.zeros(SEGMENTS))
+
+    def accumulated(*steps: list[Tensor]) -> Method:
+        made = method("asgd")
+        for grads in steps:
+            made.accumulate(grads, WEIGHTS, plain)
+        return made
+
+    def bits(update: Selection | Tensor | None) -> list[int]:
+        assert isinstance(update, Tensor) and bool((update == update[0]).all())
+        return update[:1].view(torch.int32).tolist()
+
+    zero, sum_of_both = [0], torch.tensor([1.25 * least]).view(torch.int32).tolist()
+    upwards = [-g for g in more]
+    assert bits(accumulated().step(more, WEIGHTS, plain)) == zero, "not -0"
+    assert bits(accumulated(small).step(none, WEIGHTS, plain)) == zero
+    assert bits(accumulated(small).step(upwards, WEIGHTS, plain)) == sum_of_both
+    assert bits(accumulated(small).step(more, WEIGHTS, plain)) == zero
+    assert bits(accumulated(more).flush(plain)) == zero
+    assert bits(accumulated(small, upwards).flush(plain)) == sum_of_both
 
 
 def test_asgd_holds_no_buffer_until_it_accumulates() -> None:

@@ -43,6 +43,8 @@ def test_all_ops(agree, make_problem, capability, dtype, density):
     sent = agree("step_velocity", **step, **state, **layout, **p.selection())
     agree("step_dgc", **step, **state, **dgc, nesterov=density == 0.2, **layout, **p.selection())
     agree("step_dense", **step, out=y, offsets=p.offsets, nnz=p.selection()["nnz"])
+    small = {**step, "lr": rates["lr"] * 2.0**-126, "weights": p.operand(torch.zeros(p.numel))}
+    agree("step_dense", **small, out=y, offsets=p.offsets, nnz=p.selection()["nnz"])
     sent = {name: sent[name] for name in ("indices", "values", "starts", "nnz")}
     agree("apply_velocity_", velocity=x, keep=p.rates(7), offsets=p.offsets, **sent)
     agree("sparse_add_", x=x, offsets=p.offsets, **sent, subtract=True)

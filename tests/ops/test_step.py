@@ -61,6 +61,23 @@ def test_step_dense(agree, make_problem, sizes, dtype, device, style):
     assert agree("step_dense", **operands, offsets=p.offsets, nnz=nnz)["nnz"].tolist() == sizes
 
 
+@pytest.mark.parametrize("n", [100, 200_000, 5_000_000])
+def test_a_dense_step_is_what_float32_says_on_the_wire(agree, make_problem, n, dtype, device):
+    """Below 2^-126 is +0, as quantize_ would make it, whether results are streamed or not."""
+    p = make_problem([n], 1.0, device)
+    grads = [(g.float() * 2.0**-10).to(dtype) for g in p.normal(1)]
+    lr = torch.tensor([2.0**-116])
+    got = agree(
+        "step_dense", grads=grads, weights=p.normal(2), out=p.normal(3), lr=lr, weight_decay=torch.zeros(1),
+        offsets=p.offsets, nnz=p.selection()["nnz"],
+    )["out"][0]  # fmt: skip
+    exact = grads[0].double() * lr.double()
+    lost = exact.abs() < 2.0**-126
+    assert 0.5 < lost.double().mean() < 0.8
+    assert torch.equal(got.double(), exact.masked_fill(lost, 0.0))
+    assert not got[lost].signbit().any()
+
+
 def missing(p, which):
     grads = p.normal(1)
     return [torch.empty(0, device=p.device) if s in which else g for s, g in enumerate(grads)]

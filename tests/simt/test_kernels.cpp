@@ -102,7 +102,8 @@ void test_step_dense(const Case& c) {
     const Floats weight = ws.read(s);
     Floats q(weight.size(), 0.0f);
     for (size_t i = 0; i < q.size() && gradients.has(s); ++i)
-      q[i] = oracle::product(oracle::decayed(gradients.at(s, i), weight_decay_of(s), weight[i]), 0.1f);
+      q[i] = oracle::flush(
+          oracle::product(oracle::decayed(gradients.at(s, i), weight_decay_of(s), weight[i]), 0.1f));
     const bool finite = oracle::all_finite(q);
     expect(same_bits_where(finite, out.read(s), q), "dense step");
     expect(nnz[Layout::at(s)] == (finite ? static_cast<int64_t>(q.size()) : -1), "dense nnz");

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dgs_ext import ops
 from dgs_ext.ops import Selection
+from dgs_ext.wire import Codec
 
 from .. import memory
 from ..layout import Layout
@@ -37,26 +38,42 @@ class ASGD(Method):
         self._selected = Selection.allocate(self._none, device)  # of nothing: its nnz says what is not finite
 
     def step(self, grads: Sequence[Tensor], weights: Sequence[Tensor], hyper: Hyper) -> Tensor:
-        offsets = self.layout.offsets
-        rates = hyper.lr, hyper.weight_decay, offsets
-        if self._accumulated is None or not self._holds:
-            ops.step_dense(grads, weights, [self._update], *rates, self._selected.nnz)
-        else:
-            held = [self._accumulated]
-            ops.step_velocity(grads, weights, held, [self._update], *rates, self._none, self._selected)
+        if self._holds:
+            self._sum(grads, weights, hyper)
+            return self._ready()
+        rates = hyper.lr, hyper.weight_decay, self.layout.offsets
+        ops.step_dense(grads, weights, [self._update], *rates, self._selected.nnz)
+        return self._update
+
+    def _sum(self, grads: Sequence[Tensor], weights: Sequence[Tensor], hyper: Hyper) -> Tensor:
+        """Makes the update what is held and this step's, to the last bit; returns the buffer of what is held.
+
+        Nothing is flushed here: what is below 2^-126 alone may not be so in a sum.
+        """
+        if self._accumulated is None:
+            self._accumulated = memory.zeros(self.layout.numel, self.device)
+        elif not self._holds:
+            self._accumulated.zero_()
+        held, rates = self._accumulated, (hyper.lr, hyper.weight_decay, self.layout.offsets)
+        ops.step_velocity(grads, weights, [held], [self._update], *rates, self._none, self._selected)
+        return held
+
+    def _ready(self) -> Tensor:
+        """The update as float32 goes on the wire, which `step_dense` sees to itself."""
+        ops.quantize_(self._update, int(Codec.FLOAT32))
         return self._update
 
     def accumulate(self, grads: Sequence[Tensor], weights: Sequence[Tensor], hyper: Hyper) -> None:
-        self.step(grads, weights, hyper)
+        held = self._sum(grads, weights, hyper)
         if self.failed() is None:
-            room = memory.zeros(self.layout.numel, self.device) if self._accumulated is None else self._accumulated
-            self._accumulated, self._update, self._holds = self._update, room, True
+            self._accumulated, self._update, self._holds = self._update, held, True
 
     def flush(self, hyper: Hyper) -> Tensor | None:
         if self._accumulated is None or not self._holds:
             return None
         self._selected.nnz.zero_()
-        return self._update.copy_(self._accumulated)
+        self._update.copy_(self._accumulated)
+        return self._ready()
 
     def failed(self) -> int | None:
         return self._selected.failed()

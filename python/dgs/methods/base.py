@@ -87,7 +87,8 @@ class Method(Strategy):
     def step(self, grads: Sequence[Tensor], weights: Sequence[Tensor], hyper: Hyper) -> Selection | Tensor:
         """Accumulates `grads` and returns what to push, unquantised: a Selection, or a dense tensor [N].
 
-        Both are scratch, valid until the next `step`. An empty gradient stands for none: its segment is left out.
+        A dense one holds nothing below 2^-126 in magnitude: +0 instead, as `ops.step_dense` and `ops.quantize_` have
+        it. Both are scratch, valid until the next `step`. An empty gradient stands for none: its segment is left out.
         """
 
     @abstractmethod
