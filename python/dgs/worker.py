@@ -249,10 +249,10 @@ class Worker:
             header = self._header(Kind.GOODBYE, Codec.BYTES, self.sequence)
             self._asked = self._watched
             meta = protocol.meta(outcome=outcome, reason=reason[:1000], digest=digest, **self._told())
-            frame = self._packer.opaque(header, meta)
-            self._link.send(frame, _GOODBYE_TIMEOUT)
-            while wire.parse_header(self._link.receive(_GOODBYE_TIMEOUT)).kind is not Kind.GOODBYE:
-                pass  # the reply to a push that was broken off
+            # In memory of its own: that of a push whose wait was broken off may not have been sent.
+            for frame in self._link.ask(Packer(self.layout).opaque(header, meta), _GOODBYE_TIMEOUT):
+                if wire.parse_header(frame).kind is Kind.GOODBYE:  # else the reply to what was broken off
+                    break
         except (TransportError, FrameError) as error:
             log.warning("the goodbye did not reach the server: %s", error)
         finally:

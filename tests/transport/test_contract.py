@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import pytest
@@ -115,6 +116,23 @@ def test_large_frames(meeting: Meeting, frame: MakeFrame) -> None:
         theirs = meeting.pool.submit(source.send, sent, SECONDS)
         assert torch.equal(target.receive(SECONDS), sent)
         theirs.result(30)
+
+
+@pytest.mark.parametrize("body", [10, 9 << 20])
+def test_who_asks_takes_what_the_other_end_sends_first(meeting: Meeting, frame: MakeFrame, body: int) -> None:
+    worker, server = meeting.open(cap=9 << 20)
+    before, question, answer = frame(1, body), frame(2, body), frame(3, 100)
+
+    def serve() -> Tensor:
+        server.send(before, SECONDS)
+        asked = server.receive(SECONDS).clone()
+        server.send(answer, SECONDS)
+        return asked
+
+    theirs = meeting.pool.submit(serve)
+    came = [got.clone() for got in islice(worker.ask(question, SECONDS), 2)]
+    assert torch.equal(theirs.result(30), question)
+    assert torch.equal(came[0], before) and torch.equal(came[1], answer)
 
 
 def test_memory_may_be_reused_when_send_returns(meeting: Meeting, frame: MakeFrame) -> None:

@@ -9,7 +9,7 @@ from any. A TransportError from `send` or `receive` leaves the link dead.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -39,6 +39,15 @@ class Link(ABC):
 
         Raises FrameTooLargeError (nothing was sent, the link lives), LinkClosedError, LinkTimeoutError.
         """
+
+    def ask(self, frame: Tensor, timeout: timedelta) -> Iterator[Tensor]:
+        """Sends a frame, whose memory stands until the last of the frames that come: these, each as by `receive`.
+
+        The other end may send others before it receives this one, and cannot do so unless they are taken.
+        """
+        self.send(frame, timeout)
+        while True:
+            yield self.receive(timeout)
 
     @abstractmethod
     def receive(self, timeout: timedelta | None) -> Tensor:

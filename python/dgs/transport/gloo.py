@@ -6,6 +6,8 @@ gloo aborts the process when a message is larger than the buffer posted for it, 
 bytes, for which there is always room, and then exactly the rest that its header declares. A second message costs a
 round trip beside its bytes (it goes when the other end has posted its receive), so that it is to be for large frames,
 where that is little. Room that no frame reaches is memory that is never touched, and takes none.
+
+Ctrl-C ends a wait, not what was waited for: that is kept, as gloo takes a message apart whose work is dropped.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -23,7 +25,7 @@ from torch import Tensor
 
 from dgs_ext import wire
 
-from ..errors import LinkClosedError, LinkTimeoutError, TransportError
+from ..errors import FrameError, LinkClosedError, LinkTimeoutError, TransportError
 from .base import Link
 from .frames import check_cap, parse_json
 
@@ -41,6 +43,8 @@ _SMALLER = (
     4  # frames in a row that needed less than a quarter of what is touched of the buffer: that is given back
 )
 _LITTLE = 1 << 20  # bytes: so much is kept
+
+_WAITING = "waiting for a frame"
 
 T = TypeVar("T")
 
@@ -74,6 +78,9 @@ class GlooLink(Link):
         self._cap = 0
         self._buffer = torch.empty(FIRST, dtype=torch.uint8)
         self._touched = self._smaller = 0
+        self._sending: list[Any] = []  # gloo's works, of which some wait was broken off or is to come
+        self._first: Any = None  # those of a frame that has not been received whole
+        self._rest: Any = None
         self._interrupted = False
         self._beats, self._last_beat, self._seen = 0, b"", time.monotonic()
 
@@ -140,27 +147,55 @@ class GlooLink(Link):
         return address
 
     def send(self, frame: Tensor, timeout: timedelta) -> None:
+        for work in self._post(frame):
+            self._finish(work, timeout, "sending a frame")
+        self._sending = self._unfinished()
+
+    def ask(self, frame: Tensor, timeout: timedelta) -> Iterator[Tensor]:
+        self._post(frame)
+        while True:
+            yield self.receive(timeout)
+
+    def _post(self, frame: Tensor) -> list[Any]:
+        """Begins to send a frame."""
         check_cap(frame.numel() - wire.HEADER_BYTES, self._cap)
-        group, peer = self._open_group(), 1 - self._rank
+        group, peer, before = self._open_group(), 1 - self._rank, self._unfinished()
         try:
-            works = [group.send([frame[:FIRST]], peer, _FIRST_TAG)]
+            self._sending = [*before, group.send([frame[:FIRST]], peer, _FIRST_TAG)]
             if frame.numel() > FIRST:
-                works.append(group.send([frame[FIRST:]], peer, _REST_TAG))
-            for work in works:
-                work.wait(max(timeout, _AT_ONCE))
+                self._sending.append(group.send([frame[FIRST:]], peer, _REST_TAG))
         except RuntimeError as error:
             raise self._failure(error, "sending a frame") from None
+        return self._sending[len(before) :]
+
+    def _unfinished(self) -> list[Any]:
+        return [work for work in self._sending if not work.is_completed()]
 
     def receive(self, timeout: timedelta | None) -> Tensor:
+        try:
+            frame = self._received(timeout)
+        except (TransportError, FrameError):
+            self._first = self._rest = None
+            raise
+        self._first = self._rest = None
+        return frame
+
+    def _received(self, timeout: timedelta | None) -> Tensor:
+        """The next frame, or the rest of one for which a wait was broken off."""
         header = self._buffer[: wire.HEADER_BYTES]
-        header.zero_()  # so that a message shorter than one is none
-        self._receive_into(self._buffer[:FIRST], _FIRST_TAG, timeout)
+        if self._first is None:
+            header.zero_()  # so that a message shorter than one is none
+            self._first = self._post_receive(self._buffer[:FIRST], _FIRST_TAG)
+        self._finish(self._first, timeout, _WAITING)
         payload = wire.parse_header(header).payload_length
         check_cap(payload, self._cap)
         total = wire.HEADER_BYTES + payload
-        self._make_room(total)
-        if total > FIRST:
-            self._receive_into(self._buffer[FIRST:total], _REST_TAG, timeout)
+        if self._rest is None:
+            self._make_room(total)
+            if total > FIRST:
+                self._rest = self._post_receive(self._buffer[FIRST:total], _REST_TAG)
+        if self._rest is not None:
+            self._finish(self._rest, timeout, _WAITING)
         return self._buffer[:total]
 
     def _make_room(self, total: int) -> None:
@@ -175,13 +210,19 @@ class GlooLink(Link):
         room[: min(FIRST, total)] = self._buffer[: min(FIRST, total)]
         self._buffer = room
 
-    def _receive_into(self, buffer: Tensor, tag: int, timeout: timedelta | None) -> None:
-        group = self._open_group()
-        limit = _FOREVER if timeout is None else max(timeout, _AT_ONCE)
+    def _post_receive(self, buffer: Tensor, tag: int) -> Any:
         try:
-            group.recv([buffer], 1 - self._rank, tag).wait(limit)
+            return self._open_group().recv([buffer], 1 - self._rank, tag)
         except RuntimeError as error:
-            raise self._failure(error, "waiting for a frame") from None
+            raise self._failure(error, _WAITING) from None
+
+    def _finish(self, work: Any, timeout: timedelta | None, doing: str) -> None:
+        if work.is_completed():  # by a wait that was broken off
+            return
+        try:
+            work.wait(_FOREVER if timeout is None else max(timeout, _AT_ONCE))
+        except RuntimeError as error:
+            raise self._failure(error, doing) from None
 
     def _open_group(self) -> Any:
         group = self._group
@@ -221,6 +262,7 @@ class GlooLink(Link):
     def close(self) -> None:
         self._interrupted = True
         self._group = self._store = None
+        self._sending, self._first, self._rest = [], None, None
 
 
 def _translated(error: RuntimeError, doing: str) -> TransportError:
