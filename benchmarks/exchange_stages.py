@@ -158,5 +158,5 @@ def timed_packers(clock: Clock) -> Iterator[None]:
             clock.end(header.worker, header.sequence)
             return frame
 
-    with patch("dgs.server.session.Packer", TimedPacker), patch("dgs.server.desks.Packer", TimedPacker):
+    with patch("dgs.server.exchange.Packer", TimedPacker), patch("dgs.server.desks.Packer", TimedPacker):
         yield

@@ -201,7 +201,7 @@ def test_falling_behind_is_a_warning(
     serve: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Pushes of the same size all over, of which a pull shows next to nothing."""
-    monkeypatch.setattr("dgs.server.session._LOOK_EVERY", 4)
+    monkeypatch.setattr("dgs.server.behind._LOOK_EVERY", 4)
     run = serve(density_down=1e-4)
     a = run.puppet(1).join()
     indices = torch.arange(7, 2007)
@@ -217,7 +217,7 @@ def test_keeping_up_is_not(
     caplog: pytest.LogCaptureFixture,
     random: torch.Generator,
 ) -> None:
-    monkeypatch.setattr("dgs.server.session._LOOK_EVERY", 4)
+    monkeypatch.setattr("dgs.server.behind._LOOK_EVERY", 4)
     run = serve()
     a = run.puppet(1).join()
     for _ in range(60):

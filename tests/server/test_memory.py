@@ -59,9 +59,10 @@ def test_a_worker_costs_a_mirror(serve: Callable[..., Run]) -> None:
     _exchange([run.puppet(None).join() for _ in range(12)], 48)
     model = 4 * run.layout.numel
     for session in run.server._roster.sessions():
-        mirror = session._mirror
+        mirror = session.exchange.mirror
         assert mirror is not None and mirror.weights.untyped_storage().nbytes() == model
-        held = {name for name, v in vars(session).items() if isinstance(v, (Packer, Room, Desk, Tensor))}
+        own = vars(session) | vars(session.exchange)
+        held = {name for name, v in own.items() if isinstance(v, (Packer, Room, Desk, Tensor))}
         assert held == set()
     idle = run.server._reception._shared.desks._idle
     until(lambda: idle, "the last answer is sent")

@@ -51,7 +51,7 @@ def _bytes(number: int, count: int) -> Tensor:
 
 def _everything(run: Run) -> tuple[Any, ...]:
     sessions = run.server._roster.sessions()
-    mirrors = [s._mirror.weights.clone() for s in sessions if s._mirror is not None]
+    mirrors = [m.weights.clone() for s in sessions if (m := s.exchange.mirror) is not None]
     applied = [(s.worker.rank, s.worker.applied, s.worker.exchanges) for s in sessions]
     return run.now(), run.state.version, mirrors, applied
 
@@ -98,7 +98,7 @@ def test_a_push_before_the_first_snapshot_is_refused(serve: Callable[..., Run]) 
     run = serve()
     a = run.puppet(1).join()
     session = run.server._roster.sessions()[0]
-    session._mirror = None  # as before the worker's first request
+    session.exchange.mirror = None  # as before the worker's first request
     a.link.send(_frame(a, meta={"digest": None}), SECONDS)
     with pytest.raises(RefusedError, match="before the first snapshot"):
         a.worker._receive(Kind.PULL)

@@ -150,7 +150,7 @@ def test_whatever_happens_the_mirrors_are_the_workers_and_the_log_replays(
     assert len(held) == WORKERS
     sessions = {s.worker.rank: s for s in run.server._roster.sessions()}
     for rank, puppet in held.items():
-        mirror = sessions[rank]._mirror
+        mirror = sessions[rank].exchange.mirror
         assert mirror is not None and torch.equal(mirror.weights, puppet.w), f"worker {rank}"
         assert sessions[rank].worker.applied == puppet.worker.sequence
     run.end()

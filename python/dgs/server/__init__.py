@@ -25,8 +25,8 @@ from ..transport import GlooListener, Listener
 from .ending import orderly_end
 from .evaluation import Evaluator, ModelSnapshot, OnVersion, model_snapshot
 from .keeper import Keeper, folder_of, resumed
+from .record import WorkerRecord
 from .service import Report, Server
-from .session import WorkerRecord
 from .state import ServerState
 
 __all__ = ["ModelSnapshot", "Report", "Server", "ServerState", "WorkerRecord", "init_server"]

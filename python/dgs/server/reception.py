@@ -17,9 +17,10 @@ from ..transport import Link
 from . import pauses
 from .budget import Budget
 from .desks import Desks
+from .exchange import Shared
 from .join import check_hello
 from .roster import Roster
-from .session import Exchange, Session
+from .session import Session
 from .state import ServerState, Snapshot
 
 log = logging.getLogger(__name__)
@@ -49,7 +50,7 @@ class Reception:
         self.state, self.buffers, self.settings, self._dense = state, buffers, settings, dense
         self.roster = Roster(settings, dense)
         budget = Budget(state.layout, settings.density_down, settings.codec_pulls, settings.budget_down)
-        self._shared = Exchange(
+        self._shared = Shared(
             state,
             buffers,
             budget,
@@ -79,7 +80,7 @@ class Reception:
         with self._shared.gate.exclusive():
             snapshot = self.state.snapshot()
             there = self.roster.sessions() if live else []
-            here = [paused for s in there if (paused := s.paused()) is not None]
+            here = [paused for s in there if (paused := s.exchange.paused()) is not None]
             workers = {p.rank: p.saved() for p in (*self.roster.pauses.all(), *here)}
             buffers = self.buffers.state_dict()
         return {

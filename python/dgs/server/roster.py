@@ -13,9 +13,11 @@ from ..config import CODECS, Settings
 from ..errors import LinkClosedError, RefusedError
 from ..protocol import Hello, Welcome, cap
 from ..transport import Link
+from .exchange import Shared
 from .join import codecs_of_pulls
 from .pauses import Paused, Pauses
-from .session import Exchange, Session, WorkerRecord
+from .record import WorkerRecord
+from .session import Session
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +75,7 @@ class Roster:
         with self._lock:
             self._joining.discard(link)
 
-    def admit(self, link: Link, hello: Hello, shared: Exchange) -> tuple[Session, Welcome]:
+    def admit(self, link: Link, hello: Hello, shared: Shared) -> tuple[Session, Welcome]:
         """Gives the worker its place among the sessions. Raises RefusedError."""
         for other in self.sessions():
             if other.worker.identity == hello.identity or other.worker.rank == hello.rank:
@@ -87,7 +89,7 @@ class Roster:
             worker.rank, worker.outcome, worker.reason = rank, "alive", ""
             session = self._sessions[rank] = Session(link, worker, shared)
             if paused is not None:
-                session.resume(paused)
+                session.exchange.resume(paused)
             self.pauses.drop(rank)
             return session, self._welcome(worker, shared, paused)
 
@@ -149,7 +151,7 @@ class Roster:
             return fresh
         return next(r for r in itertools.count(1) if r not in self._sessions)
 
-    def _welcome(self, worker: WorkerRecord, shared: Exchange, paused: Paused | None) -> Welcome:
+    def _welcome(self, worker: WorkerRecord, shared: Shared, paused: Paused | None) -> Welcome:
         state, world = shared.state, self._settings.world_size
         return Welcome(
             session=f"{next(self._numbers)}-{worker.identity[:8]}",
@@ -168,7 +170,7 @@ class Roster:
         """Takes the session's worker off the list of those alive."""
         worker = session.worker
         stays = outcome in ("paused", "alive")  # alive: the server was stopped before it
-        paused = session.paused() if stays else None
+        paused = session.exchange.paused() if stays else None
         with self._lock:
             if paused is not None:
                 self.pauses.keep(paused)

@@ -20,7 +20,8 @@ from ..transport import Link, Listener
 from .desks import for_cores
 from .join import hear_hello
 from .reception import Reception
-from .session import Session, WorkerRecord
+from .record import WorkerRecord
+from .session import Session
 from .state import ServerState
 
 log = logging.getLogger(__name__)
