@@ -57,7 +57,7 @@ build: dgs_ext/build_info.json ## compile what has changed
 demo: build ## train on digits across processes, for every method; MODE, WORKERS, ... choose
 	$(bin)/python example/demo.py $(demo_flags)
 
-bench: build ## the kernels against the memory floor and plain torch, 4 minutes and gpt2; BENCH="--smoke" etc.
+bench: build ## the kernels against the memory floor and plain torch, a quarter of an hour; BENCH="--smoke" etc.
 	$(bin)/python benchmarks/kernels.py $(BENCH)
 
 # $(call ctest,folder,options)
