@@ -26,6 +26,7 @@ using torch::stable::Tensor;
 
 constexpr int64_t kPiece = 1 << 15;  // elements of one task
 constexpr int64_t kBlock = 512;      // elements that stay in the first-level cache
+constexpr int64_t kEarly = 192;      // entries from prefetching an element to its use
 
 struct Piece {
   int64_t segment, begin, n;
@@ -212,10 +213,30 @@ void scatter(const Tensor& addresses, const Tensor& indices, const Tensor& value
   const auto* value = values.const_data_ptr<float>();
   torch::stable::parallel_for(0, indices.numel(), kPiece, [=](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
+      const int64_t later = index[std::min(i + kEarly, end - 1)];
+      __builtin_prefetch(x + later, 1);
+      __builtin_prefetch(y + later, 1);
       x[index[i]] += value[i];
       if (y != x) y[index[i]] += value[i];
     }
   });
+}
+
+// The entries of x at the sorted flat indices [k], and as many values [k], are read. One segment.
+int64_t gather(const Tensor& addresses, const Tensor& indices, const Tensor& values) {
+  const auto* x = reinterpret_cast<const float*>(addresses.const_data_ptr<int64_t>()[0]);
+  const auto* index = indices.const_data_ptr<int64_t>();
+  const auto* value = values.const_data_ptr<float>();
+  std::atomic<uint32_t> sum{0};
+  torch::stable::parallel_for(0, indices.numel(), kPiece, [&](int64_t begin, int64_t end) {
+    uint32_t mixed = 0;
+    for (int64_t i = begin; i < end; ++i) {
+      __builtin_prefetch(x + index[std::min(i + kEarly, end - 1)]);
+      mixed ^= bits(x[index[i]] - value[i]);
+    }
+    sum ^= mixed;
+  });
+  return sum;
 }
 
 }  // namespace
@@ -226,6 +247,7 @@ STABLE_TORCH_LIBRARY(dgs_floor, m) {
   m.def("dgc(Tensor addresses, Tensor sizes, bool past) -> ()");
   m.def("dense(Tensor addresses, Tensor sizes, bool past) -> ()");
   m.def("scatter(Tensor addresses, Tensor indices, Tensor values) -> ()");
+  m.def("gather(Tensor addresses, Tensor indices, Tensor values) -> int");
   m.def("pull(Tensor addresses, Tensor sizes, Tensor indices, float nudge) -> int");
 }
 
@@ -235,5 +257,6 @@ STABLE_TORCH_LIBRARY_IMPL(dgs_floor, CPU, m) {
   m.impl("dgc", TORCH_BOX(&dgc));
   m.impl("dense", TORCH_BOX(&dense));
   m.impl("scatter", TORCH_BOX(&scatter));
+  m.impl("gather", TORCH_BOX(&gather));
   m.impl("pull", TORCH_BOX(&pull));
 }

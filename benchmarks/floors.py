@@ -92,6 +92,9 @@ def _compiled(kind: str, p: Problem) -> Runs:
         )
         indices, values = p.out.compact()
         return {"in place": lambda: loops.scatter(both, indices, values)}
+    if kind == "gather":
+        indices, values = p.out.compact()
+        return {"read": lambda: loops.gather(flat[0], indices, values)}
     if kind == "read":
         return {"read": lambda: loops.read(flat, numel)}
     if kind in ("read2", "pull"):
@@ -129,6 +132,7 @@ def _torchs(kind: str, p: Problem) -> Callable[[], object]:
         "values": values.neg_,
         "scatter": lambda: v_next.index_add_(0, indices, values),
         "scatter2": scatter2,
+        "gather": lambda: v.index_select(0, indices),
     }
     return runs[kind]
 

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import torch
 from harness import heavy_tailed
 from operands import Problem
+from torch import Tensor
 
 from dgs.layout import Layout
 from dgs_ext import ops
@@ -91,6 +92,15 @@ def quantize(p: Problem, lib: Library) -> None:
     lib.quantize_(p.out.values, int(Codec.BFLOAT16))
 
 
+def quantize_blocks(codec: Codec) -> Callable[[Problem, Library], None]:
+    """One of the codecs with a scale per block."""
+
+    def run(p: Problem, lib: Library) -> None:
+        lib.quantize_blocks_(p.out, p.offsets, int(codec))
+
+    return run
+
+
 def apply_velocity(p: Problem, lib: Library) -> None:
     lib.apply_velocity_(p.velocity_next, 1 - p.momentum, p.offsets, p.out)
 
@@ -103,9 +113,22 @@ def sparse_add(p: Problem, lib: Library) -> None:
     lib.sparse_add_(p.velocity_next, p.offsets, p.out)
 
 
+def flat(operand: list[Tensor]) -> Tensor:
+    """All of an operand as one vector, without a copy if it is one."""
+    return operand[0] if len(operand) == 1 else torch.cat(operand)
+
+
 def dense_add(p: Problem, lib: Library) -> None:
-    flat = p.velocity[0] if len(p.velocity) == 1 else torch.cat(p.velocity)
-    lib.dense_add_(p.velocity_next, p.offsets, flat)
+    lib.dense_add_(p.velocity_next, p.offsets, flat(p.velocity))
+
+
+def sparse_overflow(p: Problem, lib: Library) -> None:
+    """What a server looks at before it applies a push; nothing overflows."""
+    lib.sparse_overflow(p.velocity, p.offsets, p.out, p.status[:1])
+
+
+def dense_overflow(p: Problem, lib: Library) -> None:
+    lib.dense_overflow(p.velocity, p.offsets, flat(p.residual), p.status[:1])
 
 
 @dataclass(frozen=True)
@@ -145,10 +168,15 @@ STEPS = {
     "step_dense": Step(step_dense, "dense", 12, sparse=False),
     "dgs, sampled": Step(sampled, "velocity", 16),
     "quantize_": Step(quantize, "values", 8, given=select, entries=True),
+    "quantize_blocks_, int8": Step(quantize_blocks(Codec.INT8), "values", 8, given=select, entries=True),
+    "quantize_blocks_, level4": Step(quantize_blocks(Codec.LEVEL4), "values", 8, given=select, entries=True),
+    "quantize_blocks_, sign": Step(quantize_blocks(Codec.SIGN), "values", 8, given=select, entries=True),
     "apply_velocity_": Step(apply_velocity, "scatter", 20, given=select, entries=True),
     "apply_dgc_": Step(apply_dgc, "scatter2", 28, given=select, entries=True),
     "sparse_add_": Step(sparse_add, "scatter", 20, given=select, entries=True),
     "dense_add_": Step(dense_add, "add", 12, sparse=False),
+    "sparse_overflow": Step(sparse_overflow, "gather", 16, given=select, entries=True),
+    "dense_overflow": Step(dense_overflow, "read2", 8, sparse=False),
 }
 
 

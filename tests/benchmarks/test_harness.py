@@ -63,6 +63,18 @@ def test_a_wrong_result_is_never_timed(problem: Any) -> None:
         verify("wrong", Step(last_bit, "velocity", 16), problem, 10**9)
 
 
+@pytest.mark.parametrize("k", [1, 7, 500, 999, 1000])
+@pytest.mark.parametrize("values", ["normal", "ties", "zeros", "equal"])
+def test_what_verifies_chooses_what_the_twin_does(scripts: Path, values: str, k: int) -> None:
+    from verify import top
+
+    from dgs_ext import reference
+
+    x = torch.randn(1000, generator=torch.Generator().manual_seed(k))
+    x = {"normal": x, "ties": (2 * x).round(), "zeros": x * (x > 1), "equal": x.sign()}[values]
+    assert torch.equal(top(x, k), reference.top(x, k))
+
+
 def test_a_part_is_the_largest_segments_that_fit_or_the_smallest(problem: Any) -> None:
     from verify import chosen
 
@@ -131,6 +143,7 @@ def test_the_floors_of_selections_read_everything_and_touch_what_is_sent(floor: 
     assert floor.pull(at, numel, indices, 3.0) == read
     assert torch.equal(mirror, expected[1])
     values = torch.randn(kept)
+    assert floor.gather(at[:1, 0].contiguous(), indices, values) == mixed(theta[indices] - values)
     for vector in expected:
         vector[indices] += values
     floor.scatter(at[:, 0].contiguous(), indices, values)
