@@ -33,21 +33,46 @@ def test_each_op_has_a_cuda_kernel(op):
     assert torch._C._dispatch_has_kernel_for_dispatch_key(f"dgs::{op}", "CUDA")
 
 
+def calls(layout, device):
+    """A call of each op, in an order in which a selection is there for those that take one."""
+    x, w, v, r, v_out, r_out, q = (torch.randn(150_000, device=device) for _ in range(7))
+    offsets, counts = layout
+    out, rates, each = slots(layout, device), torch.full((3,), 0.1), {"device": device, "dtype": torch.int64}
+    first, status = torch.zeros(1, **each), torch.zeros(3, **each)
+    common = rates, rates, offsets
+    return {
+        "select": lambda: ops.select([x], *layout, out),
+        "select_difference": lambda: ops.select_difference([x], [w], *layout, out),
+        "step_dense": lambda: ops.step_dense([x], [w], [q], *common, status),
+        "dense_overflow": lambda: ops.dense_overflow([w], offsets, q, first),
+        "dense_add_": lambda: ops.dense_add_([w], offsets, q, subtract=True),
+        "step_velocity": lambda: ops.step_velocity([x], [w], [v], [v_out], *common, counts, out),
+        "quantize_": lambda: ops.quantize_(out.values, 3),
+        "apply_velocity_": lambda: ops.apply_velocity_([v_out], rates, offsets, out),
+        "step_dgc": lambda: ops.step_dgc(
+            [x], [w], [v], [r], [v_out], [r_out], rates, rates, rates, *layout, out
+        ),
+        "quantize_blocks_": lambda: ops.quantize_blocks_(out, offsets, 4),
+        "apply_dgc_": lambda: ops.apply_dgc_([v_out], [r_out], *layout, out),
+        "sparse_overflow": lambda: ops.sparse_overflow([w], offsets, out, first),
+        "sparse_add_": lambda: ops.sparse_add_([w], offsets, out, subtract=True),
+    }
+
+
+def test_every_op_is_called(layout):
+    """On the CPU, so that a machine without a GPU sees that what follows asks for all of them, and rightly."""
+    each = calls(layout, torch.device("cpu"))
+    assert each.keys() == set(OPS)
+    for call in each.values():
+        call()
+
+
 def test_nothing_waits_for_the_device(cuda, layout):
-    x, v, w, v_out = (torch.randn(150_000, device=cuda) for _ in range(4))
-    out, rates = slots(layout, cuda), torch.full((3,), 0.1)
-    first = torch.zeros(1, dtype=torch.int64, device=cuda)
+    each = calls(layout, cuda)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        ops.select([x], *layout, out)
-        ops.select_difference([x], [w], *layout, out)
-        ops.step_velocity([x], [w], [v], [v_out], rates, rates, *layout, out)
-        ops.quantize_(out.values, 3)
-        ops.quantize_blocks_(out, layout[0], 4)
-        ops.apply_velocity_([v_out], rates, layout[0], out)
-        ops.sparse_add_([w], layout[0], out, subtract=True)
-        ops.sparse_overflow([w], layout[0], out, first)
-        ops.dense_overflow([w], layout[0], x, first)
+        for call in each.values():
+            call()
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
@@ -117,8 +142,9 @@ def test_the_current_stream_is_used(cuda, layout):
 
 
 def test_another_device_than_the_current_one(cuda, layout):
+    """Skipped on one GPU even where that is promised: nothing else shows that a device guard is there."""
     if torch.cuda.device_count() < 2:
-        pytest.skip("needs two GPUs")
+        pytest.skip("needs two GPUs that torch can use (FAIL_WITHOUT_CUDA promises one)")
     other = torch.device("cuda", 1)
     x, out = torch.randn(150_000, device=other), slots(layout, other)
     with torch.cuda.device(0):
