@@ -18,7 +18,8 @@ namespace dgs::cpu {
 // The filled slots, cut into ranges that are relative to starts[segment].
 inline std::vector<Range> entry_ranges(const Entries& entries, int64_t segments) {
   std::vector<Range> ranges;
-  for (int64_t s = 0; s < segments; ++s) append_ranges(ranges, s, std::max<int64_t>(entries.nnz[s], 0));
+  for (int64_t s = 0; s < segments; ++s)
+    append_ranges(ranges, s, std::max<int64_t>(entries.nnz[s], 0), kEntries);
   return ranges;
 }
 
@@ -180,8 +181,9 @@ void dense_add(const Loops& loops, float* const* x, const Segments& segments, co
 // values [n] become what their codec can say.
 template <class Pool>
 void quantize(const Loops& loops, float* values, int64_t n, Codec codec, const Pool& pool) {
-  pool((n + kChunk - 1) / kChunk,
-       [&](int64_t i) { loops.quantize(values + i * kChunk, std::min(kChunk, n - i * kChunk), codec); });
+  pool((n + kEntries - 1) / kEntries, [&](int64_t i) {
+    loops.quantize(values + i * kEntries, std::min(kEntries, n - i * kEntries), codec);
+  });
 }
 
 }  // namespace dgs::cpu

@@ -13,8 +13,9 @@
 
 namespace dgs::cpu {
 
-constexpr int64_t kBlock = 1024;     // values worked on at a time: they stay in the first-level cache
-constexpr int64_t kChunk = 1 << 14;  // values of one task, whose candidates fit on the stack
+constexpr int64_t kBlock = 1024;       // values worked on at a time: they stay in the first-level cache
+constexpr int64_t kChunk = 1 << 15;    // values of one task, whose candidates fit on the stack
+constexpr int64_t kEntries = 1 << 14;  // entries of one task: each may touch a line of its own
 
 // A range of one segment, relative to its beginning.
 struct Range {
@@ -23,10 +24,10 @@ struct Range {
   int64_t end;
 };
 
-// The ranges of at most kChunk that cover segment s with its `size` elements, appended to `ranges`.
-inline void append_ranges(std::vector<Range>& ranges, int64_t s, int64_t size) {
-  for (int64_t begin = 0; begin < size; begin += kChunk) {
-    ranges.push_back({s, begin, std::min(begin + kChunk, size)});
+// The ranges of at most `length` that cover the `size` elements of segment s, appended to `ranges`.
+inline void append_ranges(std::vector<Range>& ranges, int64_t s, int64_t size, int64_t length = kChunk) {
+  for (int64_t begin = 0; begin < size; begin += length) {
+    ranges.push_back({s, begin, std::min(begin + length, size)});
   }
 }
 

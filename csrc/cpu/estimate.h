@@ -15,8 +15,8 @@
 namespace dgs::cpu {
 
 constexpr int64_t kRun = 16;           // neighbours sampled together: a cache line
-constexpr int64_t kMaxRuns = 1024;     // 16384 values of a large segment
-constexpr int64_t kSampleShare = 128;  // below that, this part of the segment,
+constexpr int64_t kMaxRuns = 512;      // 8192 values of a large segment
+constexpr int64_t kSampleShare = 256;  // below that, this part of the segment,
 constexpr int64_t kFewRuns = 64;       // but not fewer
 
 // Where run r of `runs` begins: somewhere in the r-th of `runs` equal parts of [0, n), scattered so that the

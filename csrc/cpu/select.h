@@ -45,9 +45,14 @@ class Selector {
     plan();
     pool_(large_.size(), [&](int64_t j) { large_[j].threshold = threshold(large_[j].segment); });
     const auto ranges = static_cast<int64_t>(ranges_.size());
-    pool_(ranges + static_cast<int64_t>(small_.size()),
-          [&](int64_t i) { i < ranges ? sweep_range(i) : select_small(small_[i - ranges]); });
-    pool_(large_.size(), [&](int64_t j) { finish(large_[j], used_[j]); });
+    pool_(ranges + static_cast<int64_t>(small_.size()), [&](int64_t i) {
+      if (i >= ranges) return select_small(small_[i - ranges]);
+      sweep_range(i);
+      // Whoever sweeps a segment's last range chooses, while others sweep on and its candidates are in cache.
+      Progress& progress = progress_[owner_[i]];
+      if (progress.left.fetch_sub(1, std::memory_order_acq_rel) == 1)
+        finish(large_[owner_[i]], progress.found);
+    });
     RadixSelect<Pool> again(loops_, operands_, segments_, slots_, pool_);
     int64_t read_again = 0;
     for (const Large& large : large_) {
@@ -64,13 +69,17 @@ class Selector {
   }
 
  private:
-  // A segment of several ranges, and its part of the arena.
+  // A segment of several ranges.
   struct Large {
     int64_t segment;
     int64_t first, last;  // its ranges
-    int64_t place, room;  // of its candidates in the arena
+    int64_t room;         // for its candidates
     uint32_t threshold = kNothing;
     bool again = false;  // to be selected by RadixSelect
+  };
+  struct Progress {
+    std::atomic<int64_t> found;  // candidates so far
+    std::atomic<int64_t> left;   // ranges
   };
   struct Found {
     int64_t place, count;  // in the arena
@@ -84,21 +93,30 @@ class Selector {
   }
 
   void plan() {
-    int64_t place = 0;
     for (int64_t s = 0; s < segments_.count; ++s) {
       if (segments_.size(s) <= kChunk) {
         small_.push_back(s);
-        continue;
+      } else {
+        large_.push_back({.segment = s, .room = most_candidates(s)});
       }
-      const auto first = static_cast<int64_t>(ranges_.size());
-      append_ranges(ranges_, s, segments_.size(s));
-      owner_.resize(ranges_.size(), large_.size());
-      large_.push_back({s, first, static_cast<int64_t>(ranges_.size()), place, most_candidates(s)});
-      place += large_.back().room;
+    }
+    // The largest first: what is left for the end is short, and no thread waits long for another.
+    std::stable_sort(large_.begin(), large_.end(), [&](const Large& a, const Large& b) {
+      return segments_.size(a.segment) > segments_.size(b.segment);
+    });
+    progress_ = std::vector<Progress>(large_.size());
+    int64_t room = 0;
+    for (size_t j = 0; j < large_.size(); ++j) {
+      Large& large = large_[j];
+      large.first = static_cast<int64_t>(ranges_.size());
+      append_ranges(ranges_, large.segment, segments_.size(large.segment));
+      large.last = static_cast<int64_t>(ranges_.size());
+      progress_[j].left = large.last - large.first;
+      owner_.resize(ranges_.size(), j);
+      room += large.room;
     }
     found_.resize(ranges_.size());
-    used_ = std::vector<std::atomic<int64_t>>(large_.size());
-    arena_ = Arena::of_thread().reserve(place);
+    arena_ = Arena::of_thread().reserve(room);
   }
 
   uint32_t threshold(int64_t s) const {
@@ -112,19 +130,19 @@ class Selector {
 
   void sweep_range(int64_t i) {
     const Large& large = large_[owner_[i]];
-    std::atomic<int64_t>& used = used_[owner_[i]];
+    std::atomic<int64_t>& found = progress_[owner_[i]].found;
     const auto [s, begin, end] = ranges_[i];
     float values[kChunk + kSpareLanes];
     uint32_t at[kChunk + kSpareLanes];
-    const bool many = used.load(std::memory_order_relaxed) > large.room;
+    const bool many = found.load(std::memory_order_relaxed) > large.room;
     const Swept swept =
         loops_.sweep(operands_[s], begin, end, many ? kNothing : large.threshold, streamed_, {values, at});
-    const int64_t place = used.fetch_add(swept.count, std::memory_order_relaxed);
-    if (place + swept.count <= large.room) {
-      std::memcpy(arena_.values + large.place + place, values, swept.count * sizeof(float));
-      std::memcpy(arena_.at + large.place + place, at, swept.count * sizeof(uint32_t));
-    }
-    found_[i] = {large.place + place, swept.count, swept.largest};
+    found_[i] = {0, swept.count, swept.largest};
+    if (found.fetch_add(swept.count, std::memory_order_relaxed) + swept.count > large.room) return;
+    const int64_t place = used_.fetch_add(swept.count, std::memory_order_relaxed);
+    std::memcpy(arena_.values + place, values, swept.count * sizeof(float));
+    std::memcpy(arena_.at + place, at, swept.count * sizeof(uint32_t));
+    found_[i].place = place;
   }
 
   void select_small(int64_t s) const {
@@ -182,11 +200,12 @@ class Selector {
   const bool streamed_;
   std::vector<int64_t> small_;  // segments of one range: one task each
   std::vector<Large> large_;
-  std::vector<std::atomic<int64_t>> used_;  // [large_]: candidates so far
-  std::vector<Range> ranges_;               // of the large segments
-  std::vector<Found> found_;                // [ranges_]
-  std::vector<size_t> owner_;               // [ranges_]: which of large_
+  std::vector<Progress> progress_;  // [large_]
+  std::vector<Range> ranges_;       // of the large segments
+  std::vector<Found> found_;        // [ranges_]
+  std::vector<size_t> owner_;       // [ranges_]: which of large_
   Candidates arena_ = {};
+  std::atomic<int64_t> used_ = 0;  // of the arena
 };
 
 // Stores what the operands [segments] store, and selects from each segment.
