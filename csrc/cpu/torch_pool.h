@@ -8,6 +8,8 @@
 #include <atomic>
 #include <cstdint>
 
+#include "cpu/denormals.h"
+
 namespace dgs::cpu {
 
 // work: how many elements the op has for all its tasks. Waking threads costs more than a small model does.
@@ -19,6 +21,7 @@ class TorchPool {
   void operator()(int64_t n, const Body& body) const {
     const int64_t threads = std::min({n, most_, static_cast<int64_t>(torch::stable::get_num_threads())});
     if (threads <= 1) {
+      const KeepDenormals kept;
       for (int64_t i = 0; i < n; ++i) body(i);
       return;
     }
@@ -26,6 +29,7 @@ class TorchPool {
     // times.
     std::atomic<int64_t> next{0};
     torch::stable::parallel_for(0, threads, 1, [&](int64_t begin, int64_t end) {
+      const KeepDenormals kept;
       for (; begin < end; ++begin) {
         for (int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < n;) body(i);
       }
