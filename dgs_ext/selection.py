@@ -63,6 +63,8 @@ class Selection:
     def allocate(cls, capacity: Tensor, device: torch.device | str = "cpu") -> Selection:
         """Return an empty selection with room for capacity[s] entries of segment s.
 
+        Slots that are not filled hold anything, and take no memory before they are first written (on the CPU).
+
         capacity: int64 [S] on the CPU, at least 0 each
 
         Raises ValueError for a capacity of another shape, dtype or device, or below 0.
@@ -79,8 +81,8 @@ class Selection:
         slots = int(starts[-1])
         nnz = torch.zeros(capacity.numel(), dtype=torch.int64, device=device)
         return cls(
-            indices=torch.zeros(slots, dtype=torch.int64, device=device),
-            values=torch.zeros(slots, dtype=torch.float32, device=device),
+            indices=torch.empty(slots, dtype=torch.int64, device=device),
+            values=torch.empty(slots, dtype=torch.float32, device=device),
             starts=starts,
             nnz=nnz,
             host=HostCounts.of(nnz),

@@ -30,7 +30,9 @@ def slots(numels: Tensor, counts: Tensor) -> Tensor:
 
 
 class Room:
-    """A Selection whose buffers are made anew only when they are too small.
+    """Buffers for selections, made anew only when they are too small; a selection is cut to what is asked for.
+
+    So that a few entries cost what a few do after there were many: all slots are quantised, and copied from a device.
 
     Args:
         numels: the segments' sizes, int64 [S].
@@ -40,31 +42,28 @@ class Room:
 
     def __init__(self, numels: Tensor, device: torch.device, *, sampled: bool) -> None:
         self._numels, self._device, self.sampled = numels, device, sampled
-        self._selection: Selection | None = None
         self._buffers: Selection | None = None  # the largest one so far
-        self._counts: Tensor | None = None
+        self._cut: tuple[Tensor, Selection] | None = None  # the last, and its counts
 
     def of(self, counts: Tensor) -> Selection:
-        """A selection with slots for `counts`; what it held is lost."""
-        if self._selection is None or not self._fits(counts):
-            if self._counts is not None and not self.sampled:
-                # What has grown once grows on: twice as much is soon enough for good.
-                counts = torch.maximum(torch.minimum(2 * counts, self._numels), self._counts)
+        """A selection with slots for `counts` and no more; what another held is lost."""
+        if self._cut is None or not torch.equal(self._cut[0], counts):
             capacity = slots(self._numels, counts) if self.sampled else counts
-            self._selection, self._counts = self._cut(capacity), counts
-        return self._selection
+            buffers = self._enough(capacity)
+            starts = torch.zeros_like(buffers.starts)
+            torch.cumsum(capacity, 0, out=starts[1:])
+            total = int(starts[-1])
+            cut = replace(
+                buffers, indices=buffers.indices[:total], values=buffers.values[:total], starts=starts
+            )
+            self._cut = counts, cut
+        return self._cut[1]
 
-    def _cut(self, capacity: Tensor) -> Selection:
-        total, old = int(capacity.sum()), self._buffers
-        if old is None or old.indices.numel() < total:
+    def _enough(self, capacity: Tensor) -> Selection:
+        if self._buffers is None or self._buffers.indices.numel() < int(capacity.sum()):
+            if self._buffers is not None:
+                # What has grown once grows on: twice as much is soon enough for good.
+                capacity = torch.minimum(2 * capacity, self._numels)
+            self._buffers = self._cut = None  # freed before there are others
             self._buffers = Selection.allocate(capacity, self._device)
-            return self._buffers
-        starts = torch.zeros_like(old.starts)
-        torch.cumsum(capacity, 0, out=starts[1:])
-        return replace(old, indices=old.indices[:total], values=old.values[:total], starts=starts)
-
-    def _fits(self, counts: Tensor) -> bool:
-        if self._counts is None:
-            return False
-        # A sampled selection is cut where its slots end, so that they must be those of these counts.
-        return torch.equal(self._counts, counts) if self.sampled else bool((self._counts >= counts).all())
+        return self._buffers

@@ -75,6 +75,8 @@ class Problem:
     def selection(self, spare: int = 0) -> Operands:
         """Empty slots by argument name: `spare` more in each segment than k."""
         empty = Selection.allocate(self.counts + spare, self.device)
+        for slots in (empty.indices, empty.values):  # opcheck compares those that are not filled, too
+            slots.zero_()
         return {name: getattr(empty, name) for name in SELECTION}
 
     def layout(self) -> Operands:

@@ -3,10 +3,18 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 import torch
 
 from dgs_ext.ops import Selection
+
+
+def resident() -> int:
+    """Bytes of memory that this process has."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def filled(device="cpu"):
@@ -25,6 +33,14 @@ def test_allocate(device):
     assert [s.indices.shape, s.values.shape, s.nnz.shape] == [(5,), (5,), (3,)]
     assert s.total() == 0
     assert Selection.allocate(torch.zeros(0, dtype=torch.int64), device).compact()[0].numel() == 0
+
+
+def test_slots_that_were_never_written_take_no_memory():
+    before, slots = resident(), 20_000_000
+    s = Selection.allocate(torch.tensor([slots, slots]))
+    s.indices[:1000] = 1
+    s.values[:1000] = 1.0
+    assert resident() - before < 12 * slots / 4
 
 
 @pytest.mark.parametrize(

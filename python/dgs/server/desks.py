@@ -38,9 +38,12 @@ class Desk:
 
     @cached_property
     def room(self) -> Room:
-        """What a pull selects: at once as large as it may become, as what is outgrown leaves holes in the memory."""
+        """What a pull selects: at once for as much as there may be, as what is outgrown leaves holes in the memory.
+
+        Slots that no pull has reached are memory that was never touched, and take none; a device's would.
+        """
         room = self._state.room()
-        if not room.sampled and self._state.device.type == "cpu":  # a device's is copied whole
+        if self._state.device.type == "cpu":
             room.of(self._most)
         return room
 
