@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import pages
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
 
 Record = dict[str, Any]
-
-_BEGIN, _END = "<!-- figures -->", "<!-- end of figures -->"
 
 _COLOURS = {"sgd": "#222222", "asgd": "#5c6b8a", "gd": "#8f6fb5", "dgc": "#c8553d", "dgs": "#0b6e4f"}
 
@@ -31,9 +30,7 @@ def report(records: Sequence[Record], searched: Sequence[Record], folder: Path, 
     draw(groups, folder / "curves.png")
     print(text)
     if page is not None:
-        before, _, rest = page.read_text().partition(_BEGIN)
-        after = rest.partition(_END)[2]
-        page.write_text(f"{before}{_BEGIN}\n{text}{_END}{after}")
+        pages.write(page, "figures", text)
         draw(groups, page.with_suffix(".png"))
 
 

@@ -3,19 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pages
 from kernels_plot import SHOWN, TITLES
-
-Rows = Sequence[dict[str, Any]]
-
-_BEGIN, _END = "<!-- kernels -->", "<!-- end of kernels -->"
-
-
-def _line(cells: Iterable[object]) -> str:
-    return f"| {' | '.join(map(str, cells))} |\n"
+from pages import Rows, head, line
 
 
 def _short(value: float | None, digits: int = 1) -> str:
@@ -45,11 +38,11 @@ def _figures(row: dict[str, Any]) -> str:
 
 def _steps(rows: Rows) -> str:
     threads = sorted({row["threads"] for row in rows})
-    text = _line(["", *(f"{_threads(t)}: ms | GB/s | × floor | × faster than torch" for t in threads)])
+    text = line(["", *(f"{_threads(t)}: ms | GB/s | × floor | × faster than torch" for t in threads)])
     text += "|---|" + "---:|---:|---:|---:|" * len(threads) + "\n"
     for step in dict.fromkeys(row["step"] for row in rows):
         at = {row["threads"]: row for row in rows if row["step"] == step}
-        text += _line([f"`{step}`", *(_figures(at[t]) for t in threads)])
+        text += line([f"`{step}`", *(_figures(at[t]) for t in threads)])
     return text
 
 
@@ -58,25 +51,23 @@ def _models(rows: Rows) -> str:
     threads = min(row["threads"] for row in rows)
     rows = [row for row in rows if row["threads"] == threads and row["step"] in SHOWN]
     shown = [step for step in SHOWN if any(row["step"] == step for row in rows)]
-    text = _line([f"{_threads(threads)}, ms (× floor)", "density", *(f"`{step}`" for step in shown)])
-    text += "|---|---:|" + "---:|" * len(shown) + "\n"
+    text = head([f"{_threads(threads)}, ms (× floor)", "density", *(f"`{step}`" for step in shown)])
     for model, density in dict.fromkeys((row["model"], row["density"]) for row in rows):
         part = {row["step"]: row for row in rows if (row["model"], row["density"]) == (model, density)}
         cells = [
             f"{_short(part[s]['ms'], 2)} ({part[s]['times_floor']:.2f})" if s in part else "" for s in shown
         ]
-        text += _line([TITLES.get(model, model), f"{100 * density:g} %", *cells])
+        text += line([TITLES.get(model, model), f"{100 * density:g} %", *cells])
     return text
 
 
 def _machine(began: dict[str, Any], rows: Rows) -> str:
     caches = ", ".join(f"{level} {size}" for level, size in began["caches"].items())
     where = began["cpu"] if began["device"] == "cpu" else f"{began['device']}; {began['cpu']}"
-    load = f"load {began['load']:.1f} at the beginning and {began['load at the end']:.1f} at the end"
     main = _main(rows)[0]
     name = TITLES.get(main["model"], main["model"])
     return (
-        f"{where}, {began['cores']} cores, {caches}, torch {began['torch']}, {load}. {name}, "
+        f"{where}, {began['cores']} cores, {caches}, torch {began['torch']}, {pages.loads(began)}. {name}, "
         f"{main['numel']:,} parameters, {100 * (main['density'] or 1):g} %, float32, medians of up to "
         f"{max(row['runs'] for row in rows)}:"
     )
@@ -84,13 +75,9 @@ def _machine(began: dict[str, Any], rows: Rows) -> str:
 
 def write(page: Path, record: dict[str, Any]) -> None:
     """Writes the tables into `page`, which has the marks."""
-    before, begin, rest = page.read_text(encoding="utf-8").partition(_BEGIN)
-    _, end, after = rest.partition(_END)
-    if not (begin and end):
-        raise SystemExit(f"{page} has no {_BEGIN} and {_END} to write the tables between")
     rows = record["rows"]
     text = f"{_machine(record['machine'], rows)}\n\n{_steps(_main(rows))}\n{_models(rows)}"
-    page.write_text(f"{before}{_BEGIN}\n{text}{_END}{after}", encoding="utf-8")
+    pages.write(page, "kernels", text)
 
 
 def quoted(rows: Rows) -> str:

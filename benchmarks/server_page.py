@@ -3,34 +3,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pages
 from exchange_stages import STAGES
-
-Rows = Sequence[dict[str, Any]]
-
-_BEGIN, _END = "<!-- server -->", "<!-- end of server -->"
-
-
-def _line(cells: Iterable[object]) -> str:
-    return f"| {' | '.join(map(str, cells))} |\n"
-
-
-def _head(columns: Sequence[str]) -> str:
-    return _line(columns) + "|---|" + "---:|" * (len(columns) - 1) + "\n"
+from pages import Rows, head, line
 
 
 def _exchange(rows: Rows) -> str:
-    text = _head(
+    text = head(
         ["exchange", *STAGES, "whole, ms", "a second", "CPU, ms", "MB up", "MB down", "memory", "besides, MB"]
     )
     for row in rows:
         workers = f"{row['workers']} worker{'s' * (row['workers'] > 1)}"
         name = f"{'plain torch' if row['plain'] else 'this library'}, {workers}"
         stages = [f"{ms:.2f}" for ms in row["milliseconds"].values()]
-        text += _line(
+        text += line(
             [name, *stages, f"{row['latency ms']:.1f}", f"{row['exchanges/s']:.1f}",
              f"{row['server CPU ms']:.1f}", f"{row['MB up']:.2f}", f"{row['MB down']:.2f}",
              f"{row['memory']:.2f}", f"{row['MB besides']:.0f}"]
@@ -39,12 +29,12 @@ def _exchange(rows: Rows) -> str:
 
 
 def _pull(rows: Rows) -> str:
-    text = _head(
+    text = head(
         ["threads", "pull, ms", "with its frame, ms", "floor, ms", "× floor", "plain torch, ms", "× faster"]
     )
     for row in rows:
         whole = row["with_frame_ms"]
-        text += _line(
+        text += line(
             [row["threads"], f"{row['pull_ms']:.2f}", f"{whole:.2f}", f"{row['floor_ms']:.2f}",
              f"{whole / row['floor_ms']:.2f}", f"{row['plain_ms']:.0f}", f"{row['plain_ms'] / whole:.0f}"]
         )  # fmt: skip
@@ -52,10 +42,10 @@ def _pull(rows: Rows) -> str:
 
 
 def _transport(rows: Rows) -> str:
-    text = _head(["bytes", "raw gloo, ms", "a frame, ms", "MB/s", "share of raw"])
+    text = head(["bytes", "raw gloo, ms", "a frame, ms", "MB/s", "share of raw"])
     for row in rows:
         size, raw, link = row["size"], row["raw_ms"], row["link_ms"]
-        text += _line(
+        text += line(
             [f"{size:,}", f"{raw:.3f}", f"{link:.3f}", f"{size / link / 1e3:,.0f}", f"{raw / link:.2f}"]
         )
     return text
@@ -66,14 +56,9 @@ _TABLES: dict[str, Callable[[Rows], str]] = {"exchange": _exchange, "pull": _pul
 
 def write(page: Path, record: dict[str, Any]) -> None:
     """Writes the tables into `page`, which has the marks."""
-    before, begin, rest = page.read_text(encoding="utf-8").partition(_BEGIN)
-    _, end, after = rest.partition(_END)
-    if not (begin and end):
-        raise SystemExit(f"{page} has no {_BEGIN} and {_END} to write the tables between")
     about = record["machine"]
-    loads = f"load {about['load']:.1f} at the beginning and {about['load at the end']:.1f} at the end"
-    text = f"{about['cores']} cores of {about['cpu']}, torch {about['torch']}, {loads}:\n"
+    text = f"{about['cores']} cores of {about['cpu']}, torch {about['torch']}, {pages.loads(about)}:\n"
     for part, table in _TABLES.items():
         if part in record:
             text += f"\n{table(record[part])}"
-    page.write_text(f"{before}{_BEGIN}\n{text}{_END}{after}", encoding="utf-8")
+    pages.write(page, "server", text)

@@ -259,9 +259,7 @@ def main() -> None:
     for folder in filter(None, (args.out, args.page and args.page.parent)):
         save(record, folder)
     if args.page is not None:
-        loads = f"load {began['load']:.1f} at the beginning and {about['load at the end']:.1f} at the end"
-        on = f"One core of {began['cpu']}, torch {began['torch']}, {loads}"
-        wire_page.write(args.page, record, on)
+        wire_page.write(args.page, record)
 
 
 if __name__ == "__main__":
