@@ -42,6 +42,7 @@ class Job:
     exchanges: int  # of each worker, besides those of the warm-up
     density: float = 0.01
     codec: str = "float32"
+    codec_down: str | None = None  # the default: what changed, in as many bits as its budget allows
     threads: int = 1
     plain: bool = False
 
@@ -54,7 +55,7 @@ class Job:
             rank=rank,
             world_size=world,
             codec=self.codec,
-            codec_down=self.codec,  # plain torch knows no other, and the traffic is to be the same
+            codec_down=self.codec_down,
             density=self.density,
         )
 

@@ -15,6 +15,8 @@ from steps import STEPS, under_way
 
 from dgs.frames import Packer
 from dgs.server import ServerState
+from dgs.server.budget import Budget
+from dgs.server.desks import Desk
 from dgs_ext import ops
 from dgs_ext.wire import Codec, Header, Kind
 
@@ -45,19 +47,18 @@ class PullPath:
 
 
 def measure(model: str, threads: int, repeats: int, density: float = 0.01) -> PullPath:
-    """The server's own `pull` and packing; θ and the mirror are those of the kernels' benchmark."""
+    """The server's own `pull` and packing, in the room that a desk of the default settings has.
+
+    θ and the mirror are those of the kernels' benchmark.
+    """
     torch.set_num_threads(threads)
     layout = models.layout(model)
     p = under_way(layout, CPU)
     STEPS["pull"].run(p, ops)  # what is selected is an operand of the floor
     STEPS["pull"].before(p)  # type: ignore[misc]
     state = ServerState(layout, p.velocity[0], device=CPU)
-    mirror, room, packer, counts = (
-        state.mirror_of(p.residual[0]),
-        state.room(),
-        Packer(layout),
-        layout.counts(density),
-    )
+    room = Desk(state, Budget(layout).most(density, Codec.FLOAT32)).room
+    mirror, packer, counts = state.mirror_of(p.residual[0]), Packer(layout), layout.counts(density)
     header = Header(Kind.PULL, Codec.FLOAT32, fingerprint=layout.fingerprint)
 
     def pull() -> ops.Selection:

@@ -8,9 +8,10 @@
 
 exchange: a server in this process and workers in theirs, over gloo on loopback, that only exchange. Every push
 carries a digest of a part of its worker's weights, which the server compares with its mirror, and in the end all are
-compared whole. The stages follow one another without a gap, from the worker's first byte to its answer. `plain` is
-the same server with index, subtract, topk for each tensor and scatter in plain torch.
-pull: from the lock to the encoded frame, against the memory floor (floors.py) and plain torch.
+compared whole. The stages follow one another without a gap, from the worker's first byte to its answer. All settings
+are the defaults. `plain` is the same server with index, subtract, topk for each tensor and scatter in plain torch; as
+that knows float32 alone, it is compared with this library with `codec_down="float32"`: the same traffic.
+pull: from the lock to the encoded frame, in a desk's room, against the memory floor (floors.py) and plain torch.
 transport: frames over a link against raw gloo, on the same connection. Contestants take turns; times are medians,
 of the transport lower quartiles.
 """
@@ -22,7 +23,7 @@ import json
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,15 +43,22 @@ PLAIN_UP_TO = 4  # workers; more in plain torch take minutes and show the same
 
 
 def exchanges(args: argparse.Namespace) -> list[Outcome]:
-    """This library and plain torch in turn, for each number of workers."""
+    """For each number of workers this library as it is by default, and beside plain torch with the same traffic."""
     done = []
     for workers in args.workers:
         job = Job(
-            args.model, workers, max(args.exchanges // workers, 4), args.density, args.codec, args.threads
+            args.model,
+            workers,
+            max(args.exchanges // workers, 4),
+            args.density,
+            args.codec,
+            threads=args.threads,
         )
         done.append(run(job))
         if workers <= PLAIN_UP_TO and args.codec == "float32":
-            done.append(run(Job(**asdict(job) | {"plain": True, "exchanges": max(job.exchanges // 4, 4)})))
+            same = replace(job, codec_down="float32")
+            done.append(run(same))
+            done.append(run(replace(same, plain=True, exchanges=max(job.exchanges // 4, 4))))
     return done
 
 
@@ -76,7 +84,7 @@ def show_exchanges(rows: Sequence[dict[str, Any]], numel: int) -> None:
     columns = ("exchange", *STAGES, "whole ms", "per s", "CPU ms", "MB up", "MB down", "memory")
     cells = [
         (
-            f"{'plain torch' if r['plain'] else 'dgs'} × {r['workers']}",
+            f"{server_page.name_of(r)} × {r['workers']}",
             *r["milliseconds"].values(),
             *(
                 r[name]

@@ -12,16 +12,25 @@ from exchange_stages import STAGES
 from pages import Rows, head, line
 
 
+def name_of(row: dict[str, Any]) -> str:
+    """Whose exchanges they are."""
+    of = "plain torch" if row["plain"] else "this library"
+    return of if row["codec_down"] is None else f"{of}, {row['codec_down']} down"
+
+
+def workers_of(row: dict[str, Any]) -> str:
+    """How many workers' they are."""
+    return f"{row['workers']} worker{'s' * (row['workers'] > 1)}"
+
+
 def _exchange(rows: Rows) -> str:
     text = head(
         ["exchange", *STAGES, "whole, ms", "a second", "CPU, ms", "MB up", "MB down", "memory", "besides, MB"]
     )
     for row in rows:
-        workers = f"{row['workers']} worker{'s' * (row['workers'] > 1)}"
-        name = f"{'plain torch' if row['plain'] else 'this library'}, {workers}"
         stages = [f"{ms:.2f}" for ms in row["milliseconds"].values()]
         text += line(
-            [name, *stages, f"{row['latency ms']:.1f}", f"{row['exchanges/s']:.1f}",
+            [f"{name_of(row)}, {workers_of(row)}", *stages, f"{row['latency ms']:.1f}", f"{row['exchanges/s']:.1f}",
              f"{row['server CPU ms']:.1f}", f"{row['MB up']:.2f}", f"{row['MB down']:.2f}",
              f"{row['memory']:.2f}", f"{row['MB besides']:.0f}"]
         )  # fmt: skip

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from exchange_stages import STAGES
+from server_page import name_of, workers_of
 
 COLOURS = ("#9ecae1", "#e5e5e5", "#6baed6", "#d9822b", "#0b6fb8", "#3182bd", "#c6dbef")
 
@@ -22,10 +23,7 @@ def draw(rows: Sequence[dict[str, Any]], machine: dict[str, Any], path: Path) ->
     figure, (left, right) = plt.subplots(
         1, 2, figsize=(9.5, 0.9 + 0.42 * len(rows)), sharey=True, width_ratios=(3, 1), layout="constrained"
     )
-    names = [
-        f"{'plain torch' if r['plain'] else 'this library'}, {r['workers']} worker{'s' * (r['workers'] > 1)}"
-        for r in rows
-    ]
+    names = [f"{name_of(r)}, {workers_of(r)}" for r in rows]
     begin = [0.0] * len(rows)
     for stage, colour in zip(STAGES, COLOURS, strict=True):
         widths = [r["milliseconds"][stage] for r in rows]

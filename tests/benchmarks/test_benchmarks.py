@@ -62,10 +62,13 @@ def test_an_exchange_is_split_into_stages_and_compared_with_plain_torch(
     printed = run(repository, "server", "--smoke", "--page", str(page))
     text = page.read_text()
     assert text.startswith("above\n<!-- server -->\n") and text.endswith("<!-- end of server -->\nbelow\n")
-    assert "| this library, 2 workers |" in text and "\nold\n" not in text and text.count("|---|") == 3
+    for name in ("this library", "this library, float32 down", "plain torch, float32 down"):
+        assert f"| {name}, 2 workers |" in text
+    assert "\nold\n" not in text and text.count("|---|") == 3
     assert (tmp_path / "server.png").read_bytes().startswith(b"\x89PNG")
     record = json.loads((tmp_path / "server.json").read_text())
-    assert [(row["plain"], row["workers"]) for row in record["exchange"]] == [(False, 2), (True, 2)]
+    rows = [(row["plain"], row["codec_down"], row["workers"]) for row in record["exchange"]]
+    assert rows == [(False, None, 2), (False, "float32", 2), (True, "float32", 2)]
     for row in record["exchange"]:
         stages = row["milliseconds"]
         assert list(stages) == ["receive", "wait", "decode", "push", "pull", "encode", "send"]
