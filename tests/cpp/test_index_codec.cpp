@@ -168,6 +168,7 @@ TEST(entries_round_trip_and_stay_in_the_vector) {
 }
 
 TEST(entries_that_lie) {
+  CHECK(entry_code({48, 2, 0, 9, 1}, 100) == Code::kOk);
   CHECK(entry_code({49, 2, 0, 9, 1}, 100) == Code::kBadDirectory);  // no such tag
   CHECK(entry_code({0, 0, 0}, 100) == Code::kBadDirectory);         // no index
   CHECK(entry_code({1, 1, 0, 0, 0}, 100) == Code::kBadDirectory);   // one index in rice
@@ -179,9 +180,9 @@ TEST(entries_that_lie) {
   CHECK(entry_code({0, 1, 99}, 100) == Code::kOk);
   CHECK(entry_code({0, 1, 100}, 100) == Code::kBadIndex);
   CHECK(entry_code({0, 1, 0}, 0) == Code::kBadIndex);  // nothing fits an empty vector
-  // 65537 indices in rice
-  CHECK(entry_code({1, 0x81, 0x80, 0x04, 0, 0x82, 0x80, 0x04, 0x80, 0x80, 0x01}, 1u << 20) ==
-        Code::kBadDirectory);
+  // 65536 indices in rice, and 65537
+  CHECK(entry_code({1, 0x80, 0x80, 0x04, 0, 0x82, 0x80, 0x04, 0x80, 0x40}, 1u << 20) == Code::kOk);
+  CHECK(entry_code({1, 0x81, 0x80, 0x04, 0, 0x82, 0x80, 0x04, 0x80, 0x40}, 1u << 20) == Code::kBadDirectory);
 }
 
 }  // namespace

@@ -143,9 +143,11 @@ def broken_headers() -> dict[str, tuple[bytes, str]]:
         "kind_0": (frame(SPARSE, kind=0), "bad_kind"),
         "kind_8": (frame(SPARSE, kind=8), "bad_kind"),
         "flags": (frame(SPARSE, flags=2), "bad_flags"),
+        "flags_highest": (frame(SPARSE, flags=128), "bad_flags"),
         "codec_9": (frame(SPARSE, codec=9), "bad_codec"),
         "meta_longer_than_payload": (frame(SPARSE, meta_length=len(SPARSE) + 1), "bad_length"),
         "bytes_count": (frame(b"abc", codec=0, count=4), "bad_count"),
+        "bytes_count_below": (frame(b"abc", codec=0, count=2), "bad_count"),
         "fingerprint": (frame(SPARSE, fingerprint=FINGERPRINT ^ 1), "layout_mismatch"),
         "payload_length_2_to_64": (frame(SPARSE, payload_length=2**64 - 1), "truncated"),
     }
@@ -157,6 +159,7 @@ def broken_bodies() -> dict[str, tuple[bytes, str]]:
         "no_body": (frame(b"", count=0), "truncated"),
         "form_2": (frame(b"\2"), "bad_form"),
         "dense_count": (frame(b"\0" + ones), "bad_count"),
+        "dense_count_over_numel": (frame(b"\0" + bytes(4000), count=1001), "bad_count"),
         "dense_short": (frame(b"\0" + bytes(3999), count=1000), "truncated"),
         "dense_long": (frame(b"\0" + bytes(4001), count=1000), "trailing"),
         "dense_nan": (frame(b"\0" + bytes(3996) + b"\0\0\xc0\x7f", count=1000), "bad_value"),
@@ -168,12 +171,14 @@ def broken_bodies() -> dict[str, tuple[bytes, str]]:
         "half_infinity": (frame(SPARSE[:9] + struct.pack("<2e", 1, 1) + b"\0\x7c", codec=2), "bad_value"),
         "count_over_numel": (frame(SPARSE, count=1001), "bad_count"),
         "count_over_blocks": (frame(SPARSE, count=4), "bad_count"),
+        "count_below_blocks": (frame(SPARSE[:-4], count=2), "bad_count"),
         "more_blocks_than_count": (one_block([0, 1, 0, 0, 1, 0], [], 1, blocks=2), "bad_directory"),
         "block_count_missing": (frame(b"\1", count=0), "truncated"),
         "block_count_spelling": (frame(bytes([1, 0x81, 0]) + ENTRY + STREAMS + FLOATS), "non_canonical"),
         "values_cut": (frame(SPARSE[:-1]), "truncated"),
         "values_long": (frame(SPARSE + b"\0"), "trailing"),
         "directory_cut": (frame(SPARSE[:5]), "truncated"),
+        "directory_cut_before_u": (frame(SPARSE[:6]), "truncated"),
     }
 
 
@@ -183,20 +188,32 @@ def broken_blocks() -> dict[str, tuple[bytes, str]]:
         "tag_49": (one_block([49, 3, 3, 17, 1], [*STREAMS], 3), "bad_directory"),
         "no_indices": (one_block([0, 0, 0], [], 1), "bad_directory"),
         "first_at_numel": (one_block([0, 1, 0xE8, 7], [], 1), "bad_index"),
+        "second_first_at_numel": (one_block([0, 1, 10, 0, 1, 0xDD, 7], [], 2, blocks=2), "bad_index"),
+        "second_first_past_numel": (one_block([0, 1, 10, 0, 1, 0xE3, 7], [], 2, blocks=2), "bad_index"),
         "first_2_to_64": (one_block([0, 1, *most], [], 1), "bad_index"),
         "run_past_numel": (one_block([0, 3, 0xE6, 7], [], 3), "bad_index"),
         "run_of_2_to_64": (one_block([0, *most, 0], [], 1), "bad_index"),
         "rice_of_one": (one_block([1, 1, 3, 5, 1], [1], 1), "bad_directory"),
+        "rice_of_65537": (
+            frame(bytes([1, 1, 1, 0x81, 0x80, 4, 0, 0x81, 0x80, 4, 0x81, 0x40]), count=65537),
+            "bad_directory",
+        ),
         "rice_of_a_run": (one_block([1, 3, 3, 2, 1], [3], 3), "non_canonical"),
         "span_below_count": (one_block([1, 3, 3, 1, 1], [3], 3), "bad_index"),
-        "span_past_numel": (one_block([11, 2, 0, 0xE8, 7, 1], [0, 0, 1], 2), "bad_index"),
+        "span_past_numel": (one_block([11, 2, 0, 0xE8, 7, 1], [0xE7, 3, 1], 2), "bad_index"),
         "unary_missing": (one_block([4, 3, 3, 17, 0], [14], 3), "bad_directory"),
         "unary_too_long": (one_block([4, 3, 3, 17, 2], [14, 5, 0], 3), "bad_directory"),
         "unary_without_ones": (one_block([4, 3, 3, 17, 1], [14, 1], 3), "bad_index"),
+        "unary_ends_at_the_last_index": (one_block([4, 3, 3, 17, 1], [0, 4], 3), "bad_index"),
         "unary_padding": (one_block([4, 3, 3, 17, 1], [14, 13], 3), "non_canonical"),
-        "unary_unused_byte": (one_block([1, 2, 0, 9, 2], [0, 1, 0], 2), "trailing"),
+        "unary_unused_byte": (one_block([2, 9, 0, 16, 2], [255, 255, 0], 9), "non_canonical"),
         "low_padding": (one_block([4, 3, 3, 17, 1], [14 + 64, 5], 3), "non_canonical"),
         "last_not_span": (one_block([4, 3, 3, 18, 1], [14, 5], 3), "bad_index"),
+        "last_beyond_span": (one_block([4, 3, 3, 16, 1], [14, 5], 3), "bad_index"),
+        "n_spelling": (one_block([4, 0x83, 0, 3, 17, 1], [*STREAMS], 3), "non_canonical"),
+        "skip_spelling": (one_block([4, 3, 0x83, 0, 17, 1], [*STREAMS], 3), "non_canonical"),
+        "span_spelling": (one_block([4, 3, 3, 0x91, 0, 1], [*STREAMS], 3), "non_canonical"),
+        "u_spelling": (one_block([4, 3, 3, 17, 0x81, 0], [*STREAMS], 3), "non_canonical"),
         "varint_of_eleven_bytes": (one_block([0, 1, *[0x80] * 10, 1], [], 1), "non_canonical"),
         "varint_over_64_bits": (one_block([0, 1, *[0xFF] * 9, 2], [], 1), "non_canonical"),
     }
@@ -232,6 +249,11 @@ def broken_values() -> dict[str, tuple[bytes, str]]:
         "level2_padding": (after_indices(7, 3, 255, 0, 0x40), "bad_value"),
         "level2_codes_long": (after_indices(7, 3, 255, 0, 0, 0), "trailing"),
         "sign_table_cut": (after_indices(8, 3, 0x80), "truncated"),
+        # What is left of the streams would do as a table and codes.
+        "sign_streams_cut": (
+            frame(bytes([1, 1, 41, 2, 0, 100, 1]) + bytes([2, 0x80, 0x3F, 1]), codec=8, count=2),
+            "truncated",
+        ),
         "sign_block_of_none": (after_indices(8, 0, 0x80, 0x3F), "bad_directory"),
         "sign_scale_127": (after_indices(8, 3, 127, 0, 0), "bad_value"),
         "sign_scale_infinite": (after_indices(8, 3, 0x80, 0x7F, 0), "bad_value"),
@@ -247,7 +269,7 @@ def write(folder: Path) -> None:
     broken = broken_headers() | broken_bodies() | broken_blocks() | broken_values()
     for name, (data, code) in broken.items():
         (folder / f"bad_{name}.frame").write_bytes(data)
-        manifest["bad"][name] = code
+        manifest["bad"][name] = {"numel": 100_000 if name == "rice_of_65537" else 1000, "code": code}
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
 
 
