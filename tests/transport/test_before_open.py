@@ -58,6 +58,17 @@ def test_hear_is_interrupted(meeting: Meeting, later: Callable[..., None]) -> No
         worker.hear(SECONDS)
 
 
+def test_how_long_the_other_end_is_silent_can_be_asked_while_this_one_opens(meeting: Meeting) -> None:
+    """As a server does of all its sessions: one whose worker does not come must not hold up the rest."""
+    _, server = meeting.meet()
+    opening = meeting.pool.submit(server.open, "1-session", 100, SECONDS)
+    time.sleep(0.2)
+    assert server.silence() >= 0.2
+    assert not opening.done()
+    server.interrupt()
+    assert isinstance(opening.exception(30), LinkClosedError)
+
+
 def test_a_link_interrupted_before_it_is_open_does_not_open(meeting: Meeting) -> None:
     worker, server = meeting.meet()
     server.interrupt()

@@ -17,10 +17,9 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
-import torch.distributed
 from torch import Tensor
 
 from dgs_ext import wire
@@ -28,13 +27,10 @@ from dgs_ext import wire
 from ..errors import FrameError, LinkClosedError, LinkTimeoutError, TransportError
 from .base import Link
 from .frames import check_cap, parse_json
+from .mailbox import Mailbox, Store, dist, first_line
 
 log = logging.getLogger(__name__)
 
-dist: Any = torch.distributed  # its gloo and store classes are untyped
-Store = Any
-
-POLL = 0.01
 FIRST = 1 << 23  # bytes of a frame's first message at most
 SERVER, WORKER = 0, 1
 _FOREVER, _AT_ONCE = timedelta(days=365), timedelta(milliseconds=1)  # gloo takes 0 for its default
@@ -45,8 +41,6 @@ _SMALLER = (
 _LITTLE = 1 << 20  # bytes: so much is kept
 
 _WAITING = "waiting for a frame"
-
-T = TypeVar("T")
 
 
 class GlooLink(Link):
@@ -70,9 +64,9 @@ class GlooLink(Link):
         address: str | Callable[[str], str],
         devices: dict[str, Any] | None = None,
     ) -> None:
-        self._store: Store | None = store
+        self._mail = Mailbox(store, run, ticket)
         self._devices = {} if devices is None else devices
-        self._run, self._ticket, self._rank, self._address = run, ticket, rank, address
+        self._ticket, self._rank, self._address = ticket, rank, address
         self._told = self._heard = 0
         self._group: Any = None
         self._cap = 0
@@ -81,70 +75,42 @@ class GlooLink(Link):
         self._sending: list[Any] = []  # gloo's works, of which some wait was broken off or is to come
         self._first: Any = None  # those of a frame that has not been received whole
         self._rest: Any = None
-        self._interrupted = False
         self._beats, self._last_beat, self._seen = 0, b"", time.monotonic()
 
-    def _key(self, *parts: object) -> str:
-        return "/".join(map(str, (self._run, self._ticket, *parts)))
-
     def tell(self, message: Mapping[str, Any]) -> None:
-        text, key = json.dumps(message), self._key(self._rank, self._told)
-        self._on_store(lambda store: store.set(key, text))
+        self._mail.put(self._mail.key(self._rank, self._told), json.dumps(message))
         self._told += 1
 
     def hear(self, timeout: timedelta) -> dict[str, Any]:
-        text = self._take(self._key(1 - self._rank, self._heard), timeout)
+        text = self._mail.take(self._mail.key(1 - self._rank, self._heard), timeout)
         self._heard += 1
         return parse_json(text)
-
-    def _take(self, key: str, timeout: timedelta) -> bytes:
-        # Polled: a wait of the store that runs out prints warnings from C++.
-        deadline = time.monotonic() + timeout.total_seconds()
-        while not self._on_store(lambda store: store.check([key])):
-            if self._interrupted:
-                raise LinkClosedError("this end is closed")
-            if time.monotonic() > deadline:
-                raise LinkTimeoutError(f"the other end said nothing within {timeout.total_seconds():g} s")
-            time.sleep(POLL)
-        text = self._on_store(lambda store: store.get(key))
-        self._on_store(lambda store: store.delete_key(key))
-        return bytes(text)
-
-    def _on_store(self, action: Callable[[Store], T]) -> T:
-        store = self._store
-        if store is None:
-            raise LinkClosedError("this end is closed")
-        try:
-            return action(store)
-        except RuntimeError as error:
-            raise LinkClosedError(f"the meeting point is gone: {first_line(error)}") from None
 
     def open(self, session: str, cap: int, timeout: timedelta) -> None:
         address = self._local_address(timeout)
         options = dist.ProcessGroupGloo._Options()
         options._threads = 1
         options._timeout = timeout
-        prefix = self._key("session", session)
+        prefix = self._mail.key("session", session)
         try:
             if address not in self._devices:
                 self._devices.setdefault(address, dist.ProcessGroupGloo.create_device(hostname=address))
             options._devices = [self._devices[address]]
-            self._group = self._on_store(
+            self._group = self._mail.use(
                 lambda store: dist.ProcessGroupGloo(dist.PrefixStore(prefix, store), self._rank, 2, options)
             )
         except RuntimeError as error:
             raise _translated(error, f"session {session} from {address}") from None
-        if self._interrupted:  # before there was a group that `interrupt` could end
+        if self._mail.interrupted:  # before there was a group that `interrupt` could end
             raise LinkClosedError("this end is closed")
         self._cap, self._seen = cap, time.monotonic()
 
     def _local_address(self, timeout: timedelta) -> str:
-        key = self._key("address")
+        key = self._mail.key("address")
         if callable(self._address):
-            return self._address(self._take(key, timeout).decode(errors="replace"))
-        address = self._address
-        self._on_store(lambda store: store.set(key, address))
-        return address
+            return self._address(self._mail.take(key, timeout).decode(errors="replace"))
+        self._mail.put(key, self._address)
+        return self._address
 
     def send(self, frame: Tensor, timeout: timedelta) -> None:
         for work in self._post(frame):
@@ -226,30 +192,28 @@ class GlooLink(Link):
 
     def _open_group(self) -> Any:
         group = self._group
-        if group is None or self._interrupted:
+        if group is None or self._mail.interrupted:
             raise LinkClosedError("the link is not open")
         return group
 
     def _failure(self, error: RuntimeError, doing: str) -> TransportError:
-        if self._interrupted:
+        if self._mail.interrupted:
             return LinkClosedError(f"this end was closed while {doing}")
         return _translated(error, doing)
 
     def beat(self) -> None:
         self._beats += 1
-        key, beat = self._key("beat", self._rank), str(self._beats)
-        self._on_store(lambda store: store.set(key, beat))
+        self._mail.put(self._mail.key("beat", self._rank), str(self._beats))
 
     def silence(self) -> float:
-        key = self._key("beat", 1 - self._rank)
-        if self._on_store(lambda store: store.check([key])):
-            beat = bytes(self._on_store(lambda store: store.get(key)))
-            if beat != self._last_beat:
+        if self._group is not None:  # until then there is none, and the connection may be occupied by a wait
+            beat = self._mail.look(self._mail.key("beat", 1 - self._rank))
+            if beat is not None and beat != self._last_beat:
                 self._last_beat, self._seen = beat, time.monotonic()
         return time.monotonic() - self._seen
 
     def interrupt(self) -> None:
-        self._interrupted = True
+        self._mail.interrupt()
         group = self._group
         if group is None:
             return
@@ -260,8 +224,8 @@ class GlooLink(Link):
             log.debug("link %d ended: %s", self._ticket, first_line(error))
 
     def close(self) -> None:
-        self._interrupted = True
-        self._group = self._store = None
+        self._mail.close()
+        self._group = None
         self._sending, self._first, self._rest = [], None, None
 
 
@@ -270,8 +234,3 @@ def _translated(error: RuntimeError, doing: str) -> TransportError:
     if "timed out" in text.lower() or "timeout" in text.lower():
         return LinkTimeoutError(f"timed out {doing}: {text}")
     return LinkClosedError(f"the other end is gone ({doing}): {text}")
-
-
-def first_line(error: BaseException) -> str:
-    """What went wrong, without the trace that torch's C++ appends."""
-    return str(error).partition("\n")[0].partition(". This is typically")[0]

@@ -14,7 +14,8 @@ from ..bounded import within
 from ..errors import LinkClosedError, LinkTimeoutError, PortInUseError, ServerUnreachableError
 from .address import is_loopback, is_own_name, listen, resolve, routed
 from .base import Listener
-from .gloo import SERVER, WORKER, GlooLink, Store, dist, first_line
+from .gloo import SERVER, WORKER, GlooLink
+from .mailbox import Store, dist, first_line
 
 log = logging.getLogger(__name__)
 
