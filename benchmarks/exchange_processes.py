@@ -18,6 +18,7 @@ import models
 import torch
 from exchange_stages import Clock, PlainState, TimedLink, TimedListener, TimedState, timed_packers
 from harness import heavy_tailed
+from torch import Tensor
 
 from dgs import config
 from dgs.buffers import BufferStore
@@ -109,18 +110,14 @@ def _work(job: Job, rank: int, port: int, together: Any, told: Any) -> None:
     settings = job.settings(rank)
     worker = Worker(layout, settings, False, connect)
     w = worker.join(_JOIN).theta
-    pushes = [_push(layout, job.density, seed) for seed in (rank, rank + 1000)]
+    pushes = [push_of(layout, job.density, seed) for seed in (rank, rank + 1000)]
     times = []
     for i in range(WARM_UP + job.exchanges):
         if i == WARM_UP:
             together.wait()
-        segment = layout.segments[i % len(layout.segments)]
-        hash_ = digest(w[segment.offset : segment.offset + segment.numel])
-        worker.push(pushes[i % 2], settings.codec_up, job.density, (i % len(layout.segments), hash_))
-        reply = worker.pull()
+        exchange(worker, pushes[i % 2], w)
         if i >= WARM_UP:
             times.append((worker.sequence, links[0].sent, links[0].received))
-        ops.sparse_add_([w], layout.offsets, received(layout, *worker.entries(reply), CPU))
     together.wait()  # done
     together.wait()  # and looked at
     held = digest(w)
@@ -128,14 +125,25 @@ def _work(job: Job, rank: int, port: int, together: Any, told: Any) -> None:
     told.put((rank, times, held, worker.traffic.bytes_up, worker.traffic.bytes_down))
 
 
-def _push(layout: Layout, density: float, seed: int) -> ops.Selection:
+def exchange(worker: Worker, push: ops.Selection, w: Tensor) -> None:
+    """Pushes, with the digest of one segment of the weights `w`, and adds what comes back to them."""
+    layout, settings = worker.layout, worker.settings
+    number = worker.sequence % len(layout.segments)
+    segment = layout.segments[number]
+    hash_ = digest(w[segment.offset : segment.offset + segment.numel])
+    worker.push(push, settings.codec_up, settings.density, (number, hash_))
+    reply = worker.pull()
+    ops.sparse_add_([w], layout.offsets, received(layout, *worker.entries(reply), CPU))
+
+
+def push_of(layout: Layout, density: float, seed: int) -> ops.Selection:
     """About that part of the entries, anywhere; large beside few others, as what a worker sends is."""
     generator = torch.Generator().manual_seed(seed)
     indices = (torch.rand(layout.numel, generator=generator) < density).nonzero().view(-1)
     return received(layout, indices, 1e-3 * heavy_tailed(indices.numel(), seed), CPU)
 
 
-def _resident() -> int:
+def resident() -> int:
     """Bytes of memory that are this process's own: not the pages of libraries."""
     _, resident, shared, *_ = map(int, Path("/proc/self/statm").read_text().split())
     return (resident - shared) * os.sysconf("SC_PAGE_SIZE")
@@ -152,7 +160,7 @@ def run(job: Job) -> Outcome:
     settings = job.settings(0)
     server = Server(state, BufferStore([], {}, "none"), settings, TimedListener(listener, clock), dense=False)
     serving = threading.Thread(target=server.serve)
-    before = _resident()
+    before = resident()
     context = multiprocessing.get_context("spawn")
     together, told = context.Barrier(job.workers + 1), context.Queue()
     with timed_packers(clock):
@@ -172,7 +180,7 @@ def run(job: Job) -> Outcome:
             serving.join()
             for process in processes:
                 process.kill()
-    _verify(server, results)
+    verify(server, results)
     stages = [clock.stages(rank, *one) for rank, times, *_ in results for one in times]
     whole = job.workers * (job.exchanges + WARM_UP)
     up, down = (sum(r[i] for r in results) / whole for i in (3, 4))
@@ -187,12 +195,13 @@ def _watch(processes: list[SpawnProcess], together: Any) -> tuple[float, float, 
     began, cpu = time.monotonic(), time.process_time()
     together.wait(600)
     seconds, cpu = time.monotonic() - began, time.process_time() - cpu
-    resident, threads = _resident(), sum(1 for _ in Path("/proc/self/task").iterdir())
+    memory, threads = resident(), sum(1 for _ in Path("/proc/self/task").iterdir())
     together.wait(60)
-    return seconds, cpu, resident, threads
+    return seconds, cpu, memory, threads
 
 
-def _verify(server: Server, results: list[Any]) -> None:
+def verify(server: Server, results: list[Any]) -> None:
+    """Ends the program unless the mirrors are what the workers hold, of whose results the third is the digest."""
     kept = {int(rank): digest(saved["weights"]) for rank, saved in server.state_dict()["workers"].items()}
     wrong = [rank for rank, _, held, *_ in results if kept.get(rank) != held]
     if wrong:

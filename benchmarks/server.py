@@ -4,6 +4,7 @@
     python benchmarks/server.py                                  # ResNet-18; 1, 4, 16, 32 worker processes; minutes
     python benchmarks/server.py --workers 1 4 --parts exchange   # some
     python benchmarks/server.py --page docs/benchmarks.md        # all, into the page
+    python benchmarks/server.py --parts flat --model tiny --workers 4 --exchanges 100000     # a few minutes
     python benchmarks/server.py --smoke                          # seconds
 
 exchange: a server in this process and workers in theirs, over gloo on loopback, that only exchange. Every push
@@ -12,8 +13,9 @@ compared whole. The stages follow one another without a gap, from the worker's f
 are the defaults. `plain` is the same server with index, subtract, topk for each tensor and scatter in plain torch; as
 that knows float32 alone, it is compared with this library with `codec_down="float32"`: the same traffic.
 pull: from the lock to the encoded frame, in a desk's room, against the memory floor (floors.py) and plain torch.
-transport: frames over a link against raw gloo, on the same connection. Contestants take turns; times are medians,
-of the transport lower quartiles.
+transport: frames over a link against raw gloo, on the same connection.
+flat, only if it is asked for: the memory of the server's process on its way through many exchanges.
+Contestants take turns; times are medians, of the transport lower quartiles.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import flat
 import models
 import pull_path
 import server_page
@@ -38,7 +41,7 @@ from harness import table
 from report import machine
 from server_plot import draw
 
-PARTS = ("exchange", "pull", "transport")
+PARTS = ("exchange", "pull", "transport")  # and flat
 PLAIN_UP_TO = 4  # workers; more in plain torch take minutes and show the same
 
 
@@ -132,6 +135,18 @@ def show_transport(rows: Sequence[transport.Row]) -> None:
     print(f"  asked: <= 0.3 ms added to a small one: {'met' if added <= 0.3 else 'NOT met'}, {added:.3f} ms")
 
 
+def show_flat(job: Job, points: Sequence[flat.Point]) -> None:
+    """The table of the server's memory over exchanges, and what is asked of it."""
+    cells = [(f"{p.exchanges:,}", f"{p.megabytes:.1f}", p.threads) for p in points]
+    title = (
+        f"\nThe server's process with {job.workers} workers, {models.layout(job.model).numel:,} parameters"
+    )
+    print(table(title, ("exchanges", "MB", "threads"), cells))
+    grown = flat.grown(points)
+    met = "met" if grown <= 0.01 else "NOT met"
+    print(f"  asked: flat, the second half at most 1 % over the first tenth: {met}, {100 * grown:+.1f} %")
+
+
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--model", choices=models.SHAPES, default="resnet18")
@@ -141,7 +156,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--codec", default="float32")
     parser.add_argument("--threads", type=int, default=1, help="torch's, at each of the server's desks")
     parser.add_argument("--repeats", type=int, default=15, help="rounds of pull and transport")
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--parts", nargs="+", choices=(*PARTS, "flat"), default=list(PARTS))
     parser.add_argument("--out", type=Path, default=Path("out/server"), help="folder for JSON and plot")
     parser.add_argument(
         "--page", type=Path, help="docs/benchmarks.md: write the tables there, JSON and plot beside it"
@@ -173,6 +188,13 @@ def main() -> None:
     if "exchange" in args.parts:
         whole["exchange"] = [record(outcome, numel) for outcome in exchanges(args)]
         show_exchanges(whole["exchange"], numel)
+    if "flat" in args.parts:
+        job = Job(
+            args.model, max(args.workers), args.exchanges // max(args.workers), args.density, args.codec
+        )
+        points = flat.measure(job)
+        show_flat(job, points)
+        whole["flat"] = [asdict(point) for point in points]
     whole["machine"]["load at the end"] = os.getloadavg()[0]
     folder: Path = args.out if args.page is None else args.page.parent
     folder.mkdir(parents=True, exist_ok=True)

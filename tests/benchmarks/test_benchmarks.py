@@ -78,6 +78,18 @@ def test_an_exchange_is_split_into_stages_and_compared_with_plain_torch(
     assert all(row["pull_ms"] > 0 and row["plain_ms"] > 0 for row in record["pull"])
 
 
+def test_a_servers_memory_is_looked_at_on_its_way_through_many_exchanges(
+    repository: Path, tmp_path: Path
+) -> None:
+    of = ("--model", "tiny", "--workers", "2", "--exchanges", "200", "--out", str(tmp_path))
+    printed = run(repository, "server", "--parts", "flat", *of)
+    points = json.loads((tmp_path / "server.json").read_text())["flat"]
+    goals = [2, *range(10, 201, 10)]
+    assert all(p["exchanges"] >= goal for p, goal in zip(points, goals, strict=True))
+    assert points[-1]["exchanges"] == 200 and "94,972 parameters" in printed
+    assert all(p["megabytes"] > 2 * 4 * 94_972 / 1e6 and p["threads"] > 2 for p in points)
+
+
 def test_kernels_have_floors_baselines_and_a_record(repository: Path, tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("above\n<!-- kernels -->\nold\n<!-- end of kernels -->\nbelow\n")

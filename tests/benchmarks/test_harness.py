@@ -16,6 +16,17 @@ from torch import Tensor
 CPU = torch.device("cpu")
 
 
+def test_growth_is_of_the_second_half_over_the_first_tenth(scripts: Path) -> None:
+    from flat import Point, grown
+
+    def of(*megabytes: float) -> float:
+        return grown([Point(n, mb, 1) for n, mb in zip((1, 10, 50, 60, 100), megabytes, strict=True)])
+
+    assert of(90, 100, 300, 100, 80) == 0, "what is given back again is no growth"
+    assert of(90, 100, 100, 110, 105) == pytest.approx(0.1)
+    assert of(100, 90, 90, 90, 90) == pytest.approx(-0.1)
+
+
 def test_contestants_take_turns(scripts: Path) -> None:
     from harness import Contestant, in_turn
 
