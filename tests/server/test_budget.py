@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import pytest
@@ -115,11 +116,38 @@ def test_what_a_codec_rounds_off_is_about_what_is_said(codec: Codec, spread: flo
     assert lost >= ROUNDED_OFF[codec] / 50
 
 
-def test_schedules_that_never_repeat_do_not_fill_the_memory() -> None:
-    budget = Budget(LAYOUT, 0.1)
+def test_schedules_of_many_densities_do_not_fill_the_memory() -> None:
+    budget, most = Budget(LAYOUT, 0.1), 0
     for i in range(1000):
-        budget.plan(NOTHING, 0.01 + i * 1e-6, Codec.FLOAT32)
-    assert len(budget._known) <= 300
+        budget.plan(NOTHING, 0.01 + i * 1e-4, Codec.FLOAT32)
+        most = max(most, len(budget._known))
+    assert 100 < most <= 300
+
+
+def test_a_density_that_changes_a_little_at_every_step_is_planned_once() -> None:
+    budget, changed = Budget(LAYOUT), _changed(1.0)
+    plans = [budget.plan(changed, 0.01 * (1 - i * 1e-6), Codec.FLOAT32) for i in range(100)]
+    assert len(budget._known) == 1
+    assert all(torch.equal(plan.counts, plans[0].counts) for plan in plans)
+    assert budget.plan(changed, 0.0101, Codec.FLOAT32).counts.sum() > plans[0].counts.sum()
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        LAYOUT,
+        Layout([("none", (0, 3)), ("one", ()), ("small", (4, 5)), ("large", (70, 80))], compress_all=True),
+    ],
+    ids=["whole", "all"],
+)
+def test_a_prediction_is_the_sum_over_segments(layout: Layout) -> None:
+    for density in (1e-4, 0.0123, 0.5, 1.0):
+        total = 0.0
+        for segment, k in zip(layout.segments, layout.counts(density).tolist(), strict=True):
+            p = k / max(segment.numel, 1)
+            entropy = 0.0 if p in (0, 1) else -(math.log2(p) + (1 - p) / p * math.log2(1 - p))
+            total += k * (4 + entropy / 8)
+        assert predicted_bytes(layout, density, Codec.FLOAT32) == pytest.approx(total, rel=1e-9)
 
 
 def test_a_plan_stands_when_another_thread_forgets_it() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -39,14 +40,28 @@ def codecs_down(up: Codec, down: Codec | None) -> tuple[Codec, ...]:
     return up if up in ROUNDED_OFF else Codec.LEVEL3, *(c for c in narrower if c.width < up.width)
 
 
+class _Sizes:
+    """About how many bytes frames take: values, and indices at their entropy. All that are asked for at once."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._numels = layout.offsets.diff().double()
+        self._whole = torch.tensor(layout.whole)
+
+    def __call__(self, densities: Tensor, widths: Tensor) -> Tensor:
+        """Bytes, float64 [C], of frames of these densities and bytes for each value, float64 [C]."""
+        n, density = self._numels, densities[:, None]
+        k = (density * n - 1e-9 * n).ceil().clamp(min=1).minimum(n)  # as in layout.kept
+        k = torch.where(self._whole | (density == 1), n, k)
+        p = k / n
+        bits = -(p.log2() + (1 - p) / p * (1 - p).log2())
+        indices = torch.where(k < n, k * bits / 8, 0.0)
+        return widths * k.sum(1) + indices.sum(1)
+
+
 def predicted_bytes(layout: Layout, density: float, codec: Codec) -> float:
-    """About how many bytes a frame of this density takes: values, and indices at their entropy."""
-    total = 0.0
-    for segment, whole, k in zip(layout.segments, layout.whole, layout.counts(density).tolist(), strict=True):
-        p = k / segment.numel if segment.numel else 1.0
-        bits = 0.0 if whole or p >= 1 else -(math.log2(p) + (1 - p) / p * math.log2(1 - p))
-        total += k * (codec.width + bits / 8)
-    return total
+    """About how many bytes a frame of this density takes."""
+    one = torch.ones(1, dtype=torch.float64)
+    return float(_Sizes(layout)(density * one, codec.width * one))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +93,9 @@ class _Choice:
 class Budget:
     """Plans pulls, for all sessions of a server; their threads use it together.
 
+    The density of a push counts to three digits: plans are remembered by it, and one that a schedule changes a
+    little at every step has none to be made anew.
+
     Args:
         layout: the segments.
         density: a fixed density down; None: as many entries as others may have changed, within the budget.
@@ -93,6 +111,7 @@ class Budget:
         self._known: dict[tuple[float, Codec], list[_Choice]] = {}
         self._lock = threading.Lock()
         self._numels = layout.offsets.diff()
+        self._sizes = _Sizes(layout)
         self.pushed = torch.zeros_like(
             self._numels
         )  # entries of each segment in all pushes; never written to
@@ -118,30 +137,30 @@ class Budget:
         return torch.stack([choice.most for choice in self._choices(density_up, up)]).amax(0)
 
     def _choices(self, density_up: float, up: Codec) -> list[_Choice]:
-        key = (density_up, up)
+        key = (float(f"{density_up:.3g}"), up)
         found = self._known.get(key)
         if found is None:
-            if len(self._known) > 256:  # a schedule that never repeats a density
+            if len(self._known) > 256:  # a schedule of many densities
                 self._known.clear()
-            budget = self._pushes * predicted_bytes(self.layout, density_up, up)
+            codecs = codecs_down(up, self._codec)
+            densities = [self._density] * len(codecs) if self._density else self._most(*key, codecs)
             found = self._known[key] = [
-                _Choice(codec, self.layout.counts(self._density or self._most(density_up, codec, budget)))
-                for codec in codecs_down(up, self._codec)
+                _Choice(codec, self.layout.counts(density))
+                for codec, density in zip(codecs, densities, strict=True)
             ]
         return found
 
-    def _most(self, least: float, codec: Codec, budget: float) -> float:
-        """The greatest density within the budget, and never below `least`."""
-        if predicted_bytes(self.layout, 1.0, codec) <= budget:
-            return 1.0
-        low, high = least, 1.0
+    def _most(self, least: float, up: Codec, codecs: Sequence[Codec]) -> list[float]:
+        """For each codec the greatest density within the budget, and never below `least`, that of a push in `up`."""
+        widths = torch.tensor([codec.width for codec in codecs], dtype=torch.float64)
+        low, high = torch.full_like(widths, least), torch.ones_like(widths)
+        budget = self._pushes * self._sizes(low[:1], torch.full_like(low[:1], up.width))
+        low = torch.where(self._sizes(high, widths) <= budget, high, low)
         for _ in range(20):
             middle = (low + high) / 2
-            if predicted_bytes(self.layout, middle, codec) <= budget:
-                low = middle
-            else:
-                high = middle
-        return low
+            fits = self._sizes(middle, widths) <= budget
+            low, high = torch.where(fits, middle, low), torch.where(fits, high, middle)
+        return low.tolist()
 
 
 class Unseen:
