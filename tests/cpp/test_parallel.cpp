@@ -25,13 +25,35 @@ class Backwards final : public Pool {
   }
 };
 
+constexpr Codec kCodecs[] = {Codec::kFloat32, Codec::kFloat16, Codec::kBfloat16, Codec::kInt8,
+                             Codec::kLevel4,  Codec::kLevel3,  Codec::kLevel2,   Codec::kSign};
+
+// One of the magnitudes that may stand side by side, in a block with one scale too.
+float magnitude(Codec codec, std::uint64_t draw) {
+  switch (codec) {
+    case Codec::kFloat32:
+      return static_cast<float>(draw % 1001) + 0.5f;
+    case Codec::kFloat16:
+    case Codec::kBfloat16:
+    case Codec::kInt8:
+      return static_cast<float>(64 + draw % 64);
+    case Codec::kLevel4:
+      return 8.0f / static_cast<float>(1u << draw % 4);
+    case Codec::kLevel3:
+      return 2.0f / static_cast<float>(1u << draw % 2);
+    default:
+      return 1.0f;
+  }
+}
+
 // One large segment with runs, zeros and random entries; two of no entries; one sent whole; one again random.
 struct Message {
   static constexpr std::int64_t kNumel = 12'000'000;
+  Codec codec;
   std::vector<std::int64_t> indices, starts = {0}, nnz;
   std::vector<float> values;
 
-  Message() {
+  explicit Message(Codec of) : codec(of) {
     std::mt19937_64 random(1);
     std::int64_t at = 0;
     for (const std::int64_t end : {9'000'000, 9'000'000, 9'100'000, 9'120'000, 9'120'000, 12'000'000}) {
@@ -49,15 +71,16 @@ struct Message {
   }
   void add(std::int64_t index, std::uint64_t bits) {
     indices.push_back(index);
-    values.push_back(bits % 50 == 0 ? 0.0f : static_cast<float>(bits % 2001) - 1000.5f);
+    const float value = magnitude(codec, bits / 100);
+    values.push_back(bits % 50 == 0 ? 0.0f : bits % 2 == 0 ? value : -value);
   }
   Entries entries() const { return {indices, values, starts, nnz}; }
 };
 
-Header header() {
+Header header(Codec codec) {
   Header it;
   it.kind = 1;
-  it.codec = Codec::kFloat32;
+  it.codec = codec;
   return it;
 }
 
@@ -70,10 +93,10 @@ Sent encode(const Message& message, Pool* pool) {
   Sent sent;
   Scratch scratch;
   sent.frame.resize(
-      frame_capacity(message.indices.size(), Codec::kFloat32, Message::kNumel, message.nnz.size(), 0));
+      frame_capacity(message.indices.size(), message.codec, Message::kNumel, message.nnz.size(), 0));
   std::size_t length = 0;
-  sent.status =
-      encode_sparse(header(), {}, message.entries(), Message::kNumel, &scratch, sent.frame, &length, pool);
+  sent.status = encode_sparse(header(message.codec), {}, message.entries(), Message::kNumel, &scratch,
+                              sent.frame, &length, pool);
   sent.frame.resize(length);
   return sent;
 }
@@ -111,8 +134,7 @@ void for_each_pool(const auto& visit) {
   }
 }
 
-TEST(bytes_and_entries_do_not_depend_on_threads) {
-  const Message message;
+void expect_no_dependence_on_threads(const Message& message) {
   Alone alone;
   const Sent expected = encode(message, &alone);
   CHECK(expected.status.ok());
@@ -137,8 +159,11 @@ TEST(bytes_and_entries_do_not_depend_on_threads) {
   CHECK_EQ(decoded.decoded.header.count, at);
 }
 
-TEST(of_many_errors_the_first_is_told) {
-  Message message;
+TEST(bytes_and_entries_do_not_depend_on_threads) {
+  for (const Codec codec : kCodecs) expect_no_dependence_on_threads(Message(codec));
+}
+
+void expect_the_first_error(Message message) {
   Alone alone;
   std::mt19937_64 random(2);
   for (int i = 0; i < 40; ++i)
@@ -152,8 +177,11 @@ TEST(of_many_errors_the_first_is_told) {
   for_each_pool([&](Pool* pool) { same(encode(message, pool).status, by_index.status); });
 }
 
-TEST(of_many_faults_of_a_frame_the_first_is_told) {
-  const Message message;
+TEST(of_many_errors_the_first_is_told) {
+  for (const Codec codec : kCodecs) expect_the_first_error(Message(codec));
+}
+
+void expect_the_first_fault(const Message& message) {
   Alone alone;
   const Sent sent = encode(message, &alone);
   std::mt19937_64 random(3);
@@ -161,10 +189,11 @@ TEST(of_many_faults_of_a_frame_the_first_is_told) {
     std::vector<std::uint8_t> frame = sent.frame;
     Header lies;
     CHECK(read_header(frame, &lies).ok());
-    // Behind the directory: in the streams, or in the values as well.
-    const std::size_t from = frame.size() / (trial % 2 == 0 ? 20 : 2);
-    for (int i = 0; i < 50; ++i) frame[from + random() % (frame.size() - from - 8)] = 0xff;
-    std::fill(frame.end() - 8, frame.end(), std::uint8_t{0xff});
+    // Behind the directory: in the streams, or in the values alone, of which levels and signs know no wrong.
+    const std::size_t from = frame.size() / (trial % 2 == 0 || message.codec > Codec::kInt8 ? 20 : 2);
+    const std::uint8_t wrong = message.codec == Codec::kInt8 ? 0x80 : 0xff;  // as a code, or in a float
+    for (int i = 0; i < 50; ++i) frame[from + random() % (frame.size() - from - 8)] = wrong;
+    std::fill(frame.end() - 8, frame.end(), wrong);
     lies.checksum = xxh64(ConstBytes(frame).subspan(kHeaderBytes));
     write_header(lies, frame.data());
     const Received expected = receive(frame, message.indices.size(), &alone);
@@ -174,15 +203,19 @@ TEST(of_many_faults_of_a_frame_the_first_is_told) {
   }
 }
 
+TEST(of_many_faults_of_a_frame_the_first_is_told) {
+  for (const Codec codec : kCodecs) expect_the_first_fault(Message(codec));
+}
+
 TEST(dense_bytes_do_not_depend_on_threads) {
   std::vector<float> values(200'000);
   for (std::size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(i) - 99.5f;
   Alone alone;
   std::vector<std::uint8_t> expected(kHeaderBytes + 1 + 4 * values.size()), frame(expected.size());
   std::size_t length = 0;
-  CHECK(encode_dense(header(), {}, values, expected, &length, &alone).ok());
+  CHECK(encode_dense(header(Codec::kFloat32), {}, values, expected, &length, &alone).ok());
   for_each_pool([&](Pool* pool) {
-    CHECK(encode_dense(header(), {}, values, frame, &length, pool).ok());
+    CHECK(encode_dense(header(Codec::kFloat32), {}, values, frame, &length, pool).ok());
     CHECK(frame == expected);
     std::vector<float> back(values.size());
     Decoded decoded;

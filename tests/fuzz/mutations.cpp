@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <numeric>
 #include <random>
 #include <set>
 #include <vector>
@@ -36,15 +37,46 @@ std::vector<std::int64_t> chosen(Random* random, std::size_t count, std::int64_t
   return {indices.begin(), indices.end()};
 }
 
-// A run and random entries, with values that every codec holds.
-Frame sparse(Codec codec, std::size_t count, Random* random) {
-  std::vector<std::int64_t> indices = chosen(random, count, 0, 60'000);
-  const std::int64_t starts[] = {0, static_cast<std::int64_t>(count), static_cast<std::int64_t>(count) + 300};
-  const std::int64_t nnz[] = {starts[1], 300};
-  for (std::int64_t i = 0; i < 300; ++i) indices.push_back(60'000 + i);
+struct Chosen {
+  std::vector<std::int64_t> indices, starts = {0}, nnz;
+
+  void segment(const std::vector<std::int64_t>& more) {
+    indices.insert(indices.end(), more.begin(), more.end());
+    nnz.push_back(static_cast<std::int64_t>(more.size()));
+    starts.push_back(static_cast<std::int64_t>(indices.size()));
+  }
+};
+
+std::vector<std::int64_t> run(std::int64_t begin, std::int64_t end) {
+  std::vector<std::int64_t> indices(static_cast<std::size_t>(end - begin));
+  std::iota(indices.begin(), indices.end(), begin);
+  return indices;
+}
+
+// Random entries and a run.
+Chosen few(std::size_t count, Random* random) {
+  Chosen chosen_here;
+  chosen_here.segment(chosen(random, count, 0, 60'000));
+  chosen_here.segment(run(60'000, 60'300));
+  return chosen_here;
+}
+
+// Several tasks' entries: runs, which cost a frame little, and random ones between them.
+Chosen many(Random* random) {
+  Chosen chosen_here;
+  for (std::int64_t begin = 0; begin < 69'000; begin += 23'000) {
+    chosen_here.segment(run(begin, begin + 17'000));
+    chosen_here.segment(chosen(random, 300, begin + 17'000, begin + 23'000));
+  }
+  return chosen_here;
+}
+
+// With values that every codec holds.
+Frame sparse(Codec codec, const Chosen& entries) {
+  const auto& [indices, starts, nnz] = entries;
   std::vector<float> values;
   for (std::size_t i = 0; i < indices.size(); ++i) values.push_back(i % 3 == 0 ? -0.5f : 0.5f);
-  Frame frame(frame_capacity(indices.size(), codec, kNumel, 2, 2));
+  Frame frame(frame_capacity(indices.size(), codec, kNumel, nnz.size(), 2));
   Scratch scratch;
   Alone alone;
   std::size_t length = 0;
@@ -56,8 +88,8 @@ Frame sparse(Codec codec, std::size_t count, Random* random) {
   return frame;
 }
 
-Frame dense(Codec codec) {
-  const std::vector<float> values(1000, 0.25f);
+Frame dense(Codec codec, std::size_t numel) {
+  const std::vector<float> values(numel, 0.25f);
   Frame frame(frame_capacity(values.size(), codec, values.size(), 1, 0));
   Alone alone;
   std::size_t length = 0;
@@ -66,14 +98,26 @@ Frame dense(Codec codec) {
   return frame;
 }
 
-std::vector<Frame> seeds(Random* random) {
-  std::vector<Frame> frames;
-  for (const Codec codec : kCodecs) {
-    for (const std::size_t count : {1, 3, 100, 600}) frames.push_back(sparse(codec, count, random));
-    if (!in_blocks(codec)) frames.push_back(dense(codec));
+struct Seeds {
+  std::vector<Frame> small, large;
+
+  explicit Seeds(Random* random) {
+    for (const Codec codec : kCodecs) {
+      for (const std::size_t count : {1, 3, 100, 600}) small.push_back(sparse(codec, few(count, random)));
+      large.push_back(sparse(codec, many(random)));
+      if (in_blocks(codec)) continue;
+      small.push_back(dense(codec, 1000));
+      large.push_back(dense(codec, kNumel));
+    }
   }
-  return frames;
-}
+  bool sound() const {
+    const auto accepted = [](const Frame& frame) {
+      return fuzz::receive(frame, kNumel) || fuzz::receive(frame, 1000);
+    };
+    const auto in_tasks = [&](const Frame& frame) { return accepted(frame) && fuzz::tasks() > 1; };
+    return std::ranges::all_of(small, accepted) && std::ranges::all_of(large, in_tasks);
+  }
+};
 
 // Mostly near the front, where header and directory are; and mostly bytes that mean something in a varint.
 void damage(Frame* frame, Random* random) {
@@ -106,22 +150,29 @@ void damage(Frame* frame, Random* random) {
   if (draw() % 16 == 0) frame->resize(1 + draw() % frame->size());
 }
 
+// Whether it is still a valid frame. A large one costs as much as a hundred small ones.
+bool survives(const Seeds& seeds, Random* random) {
+  Random& draw = *random;
+  const bool large = draw() % 24 == 0;
+  const std::vector<Frame>& originals = large ? seeds.large : seeds.small;
+  Frame frame = originals[draw() % originals.size()];
+  for (std::uint64_t hits = 1 + draw() % (large ? 8 : 3); hits > 0; --hits) damage(&frame, random);
+  if (draw() % 64 != 0) fuzz::reseal(frame);
+  return fuzz::receive(frame, draw() % 8 == 0 ? 1000 : kNumel);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   const std::uint64_t count = argc > 1 ? std::strtoull(argv[1], nullptr, 10) : 100'000;
   Random random(argc > 2 ? std::strtoull(argv[2], nullptr, 10) : 1);
-  const std::vector<Frame> originals = seeds(&random);
-  for (const Frame& frame : originals) {
-    if (!fuzz::receive(frame, kNumel) && !fuzz::receive(frame, 1000)) return 1;
+  const Seeds seeds(&random);
+  if (!seeds.sound()) {
+    std::fprintf(stderr, "a seed is refused, or a large one is not decoded in several tasks\n");
+    return 1;
   }
   std::uint64_t accepted = 0;
-  for (std::uint64_t i = 0; i < count; ++i) {
-    Frame frame = originals[random() % originals.size()];
-    for (std::uint64_t hits = 1 + random() % 3; hits > 0; --hits) damage(&frame, &random);
-    if (random() % 64 != 0) fuzz::reseal(frame);
-    accepted += fuzz::receive(frame, random() % 8 == 0 ? 1000 : kNumel) ? 1 : 0;
-  }
+  for (std::uint64_t i = 0; i < count; ++i) accepted += survives(seeds, &random) ? 1 : 0;
   std::printf("%llu mutated frames, %llu of them valid frames\n", static_cast<unsigned long long>(count),
               static_cast<unsigned long long>(accepted));
   // A share of both says that the mutations neither miss nor are all caught at the gate.

@@ -40,8 +40,8 @@ namespace {
 
 using namespace dgs::wire;
 
-constexpr std::size_t kRoom = 2000, kGuard = 16;
-constexpr std::size_t kErrorText = 1024;  // the only thing that decoding may allocate
+constexpr std::size_t kRoom = 70'000, kGuard = 16;  // room for the entries of several tasks
+constexpr std::size_t kErrorText = 1024;            // the only thing that decoding may allocate
 
 void require(bool holds, const char* what) {
   if (holds) return;
@@ -49,20 +49,34 @@ void require(bool holds, const char* what) {
   std::abort();
 }
 
-class Backwards final : public Pool {
- public:
+struct Backwards final : Pool {
+  std::size_t fewest = 0;  // tasks of a step
+
   void each(std::size_t tasks, Task task) override {
+    fewest = fewest == 0 ? tasks : std::min(fewest, tasks);
     for (std::size_t i = tasks; i > 0; --i) task(i - 1);
   }
 };
 
+// Kept from one frame to the next, as a session's buffers are.
 struct Receiver {
+  explicit Receiver(int mark) : unwritten(mark) {}
+
+  const int unwritten;
   std::vector<std::int64_t> indices = std::vector<std::int64_t>(kRoom + 2 * kGuard, -7);
   std::vector<float> values = std::vector<float>(kRoom + 2 * kGuard, -7);
   Decoded decoded;
   Status status;
 
+  // Where the frame says that it will write: what stood there before must not pass for its entries.
+  void blot(ConstBytes frame) {
+    if (frame.size() < kHeaderBytes) return;
+    const auto count = std::min<std::uint64_t>(kRoom, load_le<std::uint64_t>(frame.data() + 40));
+    std::fill_n(indices.begin() + kGuard, count, unwritten);
+    std::fill_n(values.begin() + kGuard, count, static_cast<float>(unwritten));
+  }
   void decode(ConstBytes frame, std::uint64_t numel, Pool* pool) {
+    blot(frame);
     largest = 0;
     status = dgs::wire::decode(frame, numel, std::nullopt, std::span(indices).subspan(kGuard, kRoom),
                                std::span(values).subspan(kGuard, kRoom), &decoded, pool);
@@ -133,7 +147,7 @@ void require_round_trip(const Receiver& got, std::uint64_t numel) {
   // Blocks cut elsewhere than the packer cuts them need not have one scale where it does.
   if (in_blocks(header.codec) && status.code == Code::kNotRepresentable) return;
   require(status.ok(), "what was received can be sent");
-  Receiver again;
+  static Receiver again(-9);
   again.decode(ConstBytes(frame).first(length), numel, &alone);
   require(again.status.ok(), "what was sent can be received");
   if (again.decoded.form != got.decoded.form) return;  // entries that are smaller as a whole vector
@@ -141,7 +155,11 @@ void require_round_trip(const Receiver& got, std::uint64_t numel) {
           "it arrives the same");
 }
 
+std::size_t fewest_tasks = 0;
+
 }  // namespace
+
+std::size_t tasks() { return fewest_tasks; }
 
 void reseal(Bytes frame) {
   Header header;
@@ -159,9 +177,10 @@ bool receive(ConstBytes bytes, std::uint64_t numel) {
   const std::vector<std::uint8_t> frame(bytes.begin(), bytes.end());  // with nothing readable behind its end
   Alone alone;
   Backwards backwards;
-  Receiver got, again;
+  static Receiver got(-7), again(-8);
   got.decode(frame, numel, &alone);
   again.decode(frame, numel, &backwards);
+  fewest_tasks = backwards.fewest;
   require_same(got, again);
   if (!got.status.ok()) {
     require(std::string(code_name(got.status.code)) != "argument", "no frame is the caller's mistake");
