@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,7 @@ import torch
 
 from dgs.layout import Layout
 from dgs.server import ServerState
-from dgs.server.desks import Desk, Desks
+from dgs.server.desks import Desk, Desks, for_cores
 
 if TYPE_CHECKING:
     from conftest import Run
@@ -64,15 +65,43 @@ def test_without_threads_the_caller_works_at_the_one_desk() -> None:
     desks.close()
 
 
-def test_the_desks_threads_end_with_the_server(serve: Callable[..., Run], random: torch.Generator) -> None:
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int], None]:
+    """Pretends that there are so many cores, and that torch uses so many threads."""
+
+    def pretend(cores: int, threads: int) -> None:
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
+        monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+
+    return pretend
+
+
+@pytest.mark.parametrize(
+    ("cores", "threads", "count"),
+    [(1, 1, 1), (8, 1, 8), (8, 2, 4), (8, 3, 2), (8, 8, 1), (8, 9, 1), (2, 64, 1)],
+)
+def test_kernels_at_all_desks_are_no_more_than_cores(
+    machine: Callable[[int, int], None], cores: int, threads: int, count: int
+) -> None:
+    machine(cores, threads)
+    assert for_cores() == count
+    assert count * threads <= max(cores, threads), "one desk's kernel has the threads that torch was given"
+
+
+def test_the_desks_threads_are_as_many_and_end_with_the_server(
+    serve: Callable[..., Run], random: torch.Generator, machine: Callable[[int, int], None]
+) -> None:
+    machine(6, 2)
     run = serve(world_size=None)
+    pool = run.server._reception._shared.desks._pool
+    assert pool is not None and pool._max_workers == 3
     puppets = [run.puppet(None).join() for _ in range(12)]
     for puppet in puppets:
         puppet.push_some(random)
-    names = [t.name for t in threading.enumerate() if t.name.startswith("dgs-desk")]
-    assert 1 <= len(names) <= torch.get_num_threads() * 64
+    threads = set(pool._threads)
+    assert 1 <= len(threads) <= 3 and threads <= set(threading.enumerate())
     run.end()
-    assert not [t for t in threading.enumerate() if t.name.startswith("dgs-desk") and t.name in names]
+    assert not threads & set(threading.enumerate())
 
 
 def test_a_desks_room_is_as_large_as_pulls_may_become_and_cut_to_each() -> None:
