@@ -102,6 +102,14 @@ def test_a_killed_peer_is_noticed_by_its_own_link_only(gloo_meeting: Meeting) ->
             peer.communicate()
 
 
+def test_a_closed_link_does_not_count_as_silent_for_a_while(gloo_meeting: Meeting) -> None:
+    for worker, server in (gloo_meeting.meet(), gloo_meeting.open()):
+        server.close()
+        with pytest.raises(LinkClosedError):
+            server.silence()
+        worker.close()
+
+
 def test_a_local_master_listens_on_loopback_alone(gloo_meeting: Meeting) -> None:
     gloo_meeting.open()  # gloo has listeners of its own then
     assert _listening_addresses() == {"0100007F"}

@@ -206,7 +206,8 @@ class GlooLink(Link):
         self._mail.put(self._mail.key("beat", self._rank), str(self._beats))
 
     def silence(self) -> float:
-        if self._group is not None:  # until then there is none, and the connection may be occupied by a wait
+        # Until there is a group there are no beats, and a wait may occupy the connection. A closed one raises.
+        if self._group is not None or self._mail.closed:
             beat = self._mail.look(self._mail.key("beat", 1 - self._rank))
             if beat is not None and beat != self._last_beat:
                 self._last_beat, self._seen = beat, time.monotonic()

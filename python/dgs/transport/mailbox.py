@@ -41,6 +41,10 @@ class Mailbox:
         self._awaited: str | None = None
         self.interrupted = False
 
+    @property
+    def closed(self) -> bool:
+        return self._store is None
+
     def key(self, *parts: object) -> str:
         return "/".join(map(str, (self._prefix, *parts)))
 
