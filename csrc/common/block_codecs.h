@@ -35,7 +35,8 @@ DGS_HD uint32_t significand(uint32_t m) { return (m & 0x007fffffu) | 0x00800000u
 // 2^31.
 DGS_HD uint32_t in_units_of(uint32_t largest, uint32_t m) {
   const uint32_t shift = (largest >> 23) - (m >> 23);
-  return m == 0 || shift > 23 ? 0u : significand(m) >> shift;
+  const uint32_t units = significand(m) >> (shift < 24 ? shift : 24);
+  return m == 0 ? 0u : units;
 }
 
 // sign: the mean magnitude of the values that are not 0, rounded down to 8 bits, at least 2^-126.
@@ -49,13 +50,16 @@ DGS_HD uint32_t sign_scale(uint32_t largest, BlockSums sums) {
 DGS_HD uint32_t sign_quantized(uint32_t m, uint32_t scale) { return m < scale - 0x00800000u ? 0u : scale; }
 
 // int8: multiples of 2^(e - 6) up to 127 of them, 2^e <= largest < 2^(e+1), to nearest even, saturated.
+// Rounded on the bits of m, and no branch: compilers make vectors of it.
 DGS_HD uint32_t int8_scale(uint32_t largest) { return (largest >> 23) < 7 ? 1u : (largest >> 23) - 6; }
 DGS_HD uint32_t int8_quantized(uint32_t m, uint32_t scale) {
-  const uint32_t shift = 23 + scale - (m >> 23);  // 17 or more
-  if (shift > 24) return 0;                       // below half of the scale
-  const uint32_t s = significand(m), down = s >> shift;
-  const uint32_t n = (s + (1u << (shift - 1)) - 1 + (down & 1u)) >> shift;
-  return float_bits(mul_rn(static_cast<float>(n < 127 ? n : 127), bits_float(scale << 23)));
+  const uint32_t shift = 23 + scale - (m >> 23);  // 17 or more: bits of m below the last one that is kept
+  const uint32_t cut = shift < 23 ? shift : 23, most = (scale + 6) << 23 | 0x007e0000u;  // 127 of them
+  const uint32_t half_less = (1u << (cut - 1)) - 1, odd = (significand(m) >> cut) & 1u;
+  const uint32_t rounded = (m + half_less + odd) & (~0u << cut);
+  const uint32_t one =
+      shift == 24 && (m & 0x007fffffu) != 0 ? scale << 23 : 0u;  // between a half and one of them
+  return shift > 23 ? one : rounded < most ? rounded : most;
 }
 
 // Levels: half octaves t, standing for 2^(t/2 - 127) with the root of 2 rounded to float32; to nearest.

@@ -108,7 +108,7 @@ void dense_overflow_of(const Tensors& x, const Tensor& offsets, const Tensor& va
   const auto* q = arguments.dense("values", values);
   int64_t* found = arguments.first(first);
   arguments.check_apart();
-  *found = dense_overflow(from.data(), arguments.segments(), q, TorchPool(values.numel()));
+  *found = dense_overflow(loops(), from.data(), arguments.segments(), q, TorchPool(values.numel()));
 }
 
 }  // namespace

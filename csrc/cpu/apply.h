@@ -150,16 +150,14 @@ int64_t sparse_overflow(const float* const* x, const Segments& segments, const E
 
 // values: [N]
 template <class Pool>
-int64_t dense_overflow(const float* const* x, const Segments& segments, const float* values,
-                       const Pool& pool) {
+int64_t dense_overflow(const Loops& loops, const float* const* x, const Segments& segments,
+                       const float* values, const Pool& pool) {
   const auto ranges = all_ranges(segments);
   Lowest lowest;
   pool(ranges.size(), [&](int64_t i) {
     const auto [s, begin, end] = ranges[i];
     const float* q = values + segments.offsets[s];
-    uint32_t largest = 0;  // no branch in the loop, so that it is vectorised
-    for (int64_t j = begin; j < end; ++j) largest = std::max(largest, magnitude(sub_rn(x[s][j], q[j])));
-    if (finite(bits_float(largest))) return;
+    if (loops.largest_difference(x[s] + begin, q + begin, end - begin) < kInfinity) return;
     int64_t bad = begin;
     while (finite(sub_rn(x[s][bad], q[bad]))) ++bad;
     lowest.note(segments.offsets[s] + bad);

@@ -66,12 +66,43 @@ inline void quantize(float* values, int64_t n, Codec codec) {
   if (codec == Codec::kBFloat16) quantize_as<Codec::kBFloat16>(values, n);
 }
 
+// One block, n <= kValueBlock. A function for each codec, so that its loops are vectorised.
+template <BlockCodec kCodec>
+void quantize_block_as(float* values, int64_t n) {
+  uint32_t largest = 0;
+  for (int64_t i = 0; i < n; ++i) largest = larger(largest, codable(values[i]));
+  BlockSums sums;
+  for (int64_t i = 0; kCodec == BlockCodec::kSign && i < n; ++i) {
+    const uint32_t m = codable(values[i]);
+    sums.sum += in_units_of(largest, m);
+    sums.count += m != 0 ? 1 : 0;
+  }
+  const uint32_t scale = largest == 0 ? 0 : block_scale(kCodec, largest, sums);
+  for (int64_t i = 0; i < n; ++i) values[i] = quantized(values[i], kCodec, scale);
+}
+template <BlockCodec kCodec>
+void quantize_blocks_as(float* values, int64_t n) {
+  for (int64_t at = 0; at < n; at += kValueBlock)
+    quantize_block_as<kCodec>(values + at, n - at < kValueBlock ? n - at : kValueBlock);
+}
+inline void quantize_blocks(float* values, int64_t n, BlockCodec codec) {
+  if (codec == BlockCodec::kInt8) quantize_blocks_as<BlockCodec::kInt8>(values, n);
+  if (codec == BlockCodec::kLevel4) quantize_blocks_as<BlockCodec::kLevel4>(values, n);
+  if (codec == BlockCodec::kLevel3) quantize_blocks_as<BlockCodec::kLevel3>(values, n);
+  if (codec == BlockCodec::kLevel2) quantize_blocks_as<BlockCodec::kLevel2>(values, n);
+  if (codec == BlockCodec::kSign) quantize_blocks_as<BlockCodec::kSign>(values, n);
+}
+
 inline void add(float* x, const float* q, int64_t n, bool subtract) {
   if (subtract) {
     for (int64_t i = 0; i < n; ++i) x[i] = added(x[i], -q[i]);
   } else {
     for (int64_t i = 0; i < n; ++i) x[i] = added(x[i], q[i]);
   }
+}
+
+inline uint32_t largest_difference(const float* x, const float* y, int64_t n) {
+  return put_all<Discard>(Difference{x, y}, 0, 0, n);
 }
 
 }  // namespace dgs::cpu::DGS_VARIANT

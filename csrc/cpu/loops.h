@@ -6,6 +6,7 @@
 
 #include <cstdint>
 
+#include "common/block_codecs.h"
 #include "common/formulas.h"
 #include "common/segments.h"
 
@@ -83,7 +84,11 @@ struct Loops {
   bool (*scale)(const Gradient&, const float* weights, float* q, int64_t begin, int64_t end, float lr,
                 float weight_decay, bool streamed);
   void (*quantize)(float* values, int64_t n, Codec);
+  // From the beginning of a block on.
+  void (*quantize_blocks)(float* values, int64_t n, BlockCodec);
   void (*add)(float* x, const float* q, int64_t n, bool subtract);
+  // The largest magnitude of x - y; all differences are finite if this is.
+  uint32_t (*largest_difference)(const float* x, const float* y, int64_t n);
 };
 
 extern const Loops kPortable;

@@ -7,7 +7,10 @@
 
 namespace dgs::cpu {
 
-const Loops kPortable{"portable",        portable::sweep, portable::sample,   portable::keep,
-                      portable::between, portable::scale, portable::quantize, portable::add};
+const Loops kPortable{"portable",         portable::sweep,
+                      portable::sample,   portable::keep,
+                      portable::between,  portable::scale,
+                      portable::quantize, portable::quantize_blocks,
+                      portable::add,      portable::largest_difference};
 
 }  // namespace dgs::cpu

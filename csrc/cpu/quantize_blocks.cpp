@@ -4,6 +4,7 @@
 #include <torch/csrc/stable/library.h>
 
 #include "common/checks.h"
+#include "cpu/capability.h"
 #include "cpu/torch_pool.h"
 
 namespace dgs::cpu {
@@ -20,7 +21,7 @@ void quantize_blocks_(Tensor values, Tensor offsets, Tensor starts, Tensor nnz, 
     DGS_CHECK(call, filled[s] >= -1 && filled[s] <= first[s + 1] - first[s], "nnz[", s, "] = ", filled[s],
               ", must be in [-1, ", first[s + 1] - first[s], "], the slots that starts gives segment ", s);
   }
-  quantize_blocks(x, segments.count, first, filled, check_block_codec(call, codec),
+  quantize_blocks(loops(), x, segments.count, first, filled, check_block_codec(call, codec),
                   TorchPool(values.numel()));
 }
 

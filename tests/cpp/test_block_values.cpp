@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "check.h"
+#include "cpu/capability.h"
 #include "cpu/quantize_blocks.h"
 #include "wire/block_values.h"
 #include "wire/frame.h"
@@ -42,8 +43,8 @@ struct Sample {
       nnz.push_back(count);
       starts.push_back(static_cast<std::int64_t>(indices.size()));
     }
-    dgs::cpu::quantize_blocks(values.data(), static_cast<std::int64_t>(counts.size()), starts.data(),
-                              nnz.data(), static_cast<dgs::BlockCodec>(codec), OneThread());
+    dgs::cpu::quantize_blocks(dgs::cpu::loops(), values.data(), static_cast<std::int64_t>(counts.size()),
+                              starts.data(), nnz.data(), static_cast<dgs::BlockCodec>(codec), OneThread());
   }
   std::vector<std::pair<std::int64_t, float>> sent() const {
     std::vector<std::pair<std::int64_t, float>> kept;

@@ -46,9 +46,16 @@ def test_all_ops(agree, make_problem, capability, dtype, density):
     small = {**step, "lr": rates["lr"] * 2.0**-126, "weights": p.operand(torch.zeros(p.numel))}
     agree("step_dense", **small, out=y, offsets=p.offsets, nnz=p.selection()["nnz"])
     sent = {name: sent[name] for name in ("indices", "values", "starts", "nnz")}
+    blocks = {"offsets": p.offsets, **{name: sent[name] for name in ("values", "starts", "nnz")}}
     agree("apply_velocity_", velocity=x, keep=p.rates(7), offsets=p.offsets, **sent)
     agree("sparse_add_", x=x, offsets=p.offsets, **sent, subtract=True)
     agree("dense_add_", x=x, offsets=p.offsets, values=torch.randn(p.numel), subtract=True)
+    for codec in (4, 5, 6, 7, 8):
+        agree("quantize_blocks_", **blocks, codec=codec)
+    overflow = {"offsets": p.offsets, "values": torch.randn(p.numel), "first": torch.tensor([7])}
+    agree("dense_overflow", x=x, **overflow)
+    x[2][69_999] = torch.inf
+    assert agree("dense_overflow", x=x, **overflow)["first"].tolist() == [5 + 69_999]
     for codec in (1, 2, 3):
         agree("quantize_", values=torch.randn(50_001) * torch.logspace(-40, 10, 50_001), codec=codec)
 
