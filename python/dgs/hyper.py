@@ -15,10 +15,11 @@ from torch import Tensor
 from .config import Settings, default
 from .errors import ConfigError
 from .layout import Layout
-from .methods import STRATEGIES, Hyper, Strategy
+from .methods import METHODS, STRATEGIES, Hyper, Strategy
 from .schedules import DensitySchedule, check_density
 
 _OF_EXCHANGES = ("exchange_every", "overlap", "flush")
+_OF_PULLS = ("density_down", "codec_down", "budget_down")
 
 
 def defaults(settings: Settings) -> dict[str, Any]:
@@ -40,9 +41,20 @@ def check_options(settings: Settings, groups: Sequence[Mapping[str, Any]]) -> No
     _refuse(strategy, {"clip": settings.clip})
     if "momentum" not in strategy.uses and any(group["momentum"] for group in groups):
         warnings.warn(f"momentum has no part in mode {strategy.name} and is ignored", stacklevel=3)
-    for name in _OF_EXCHANGES if settings.local else ():
-        if getattr(settings, name) != default(name):
-            warnings.warn(f"{name} has no part in mode {strategy.name} and is ignored", stacklevel=3)
+    warn_of_idle(settings, stacklevel=4)
+
+
+def warn_of_idle(settings: Settings, stacklevel: int = 3) -> None:
+    """Warns of what is set and has no part in the run: at the worker and at the server."""
+    ignored = [*_OF_EXCHANGES, *_OF_PULLS] if settings.local else []
+    if not settings.local and METHODS[settings.mode].dense:
+        ignored += _OF_PULLS
+    given = [name for name in (*_OF_EXCHANGES, *_OF_PULLS) if getattr(settings, name) != default(name)]
+    for name in given:
+        if name in ignored:
+            warnings.warn(f"{name} has no part in mode {settings.mode} and is ignored", stacklevel=stacklevel)
+    if not ignored and {"budget_down", "density_down"} <= set(given):
+        warnings.warn("budget_down has no part beside density_down and is ignored", stacklevel=stacklevel)
 
 
 def _refuse(strategy: type[Strategy], options: Mapping[str, Any]) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import threading
 import warnings
 from typing import Any
 
@@ -11,8 +12,9 @@ import pytest
 import torch
 from fleet import Fleet, Vectors, same_bits, set_grads, state_of, tensors, unconnected
 
-from dgs import MODES
+from dgs import MODES, init_server
 from dgs.errors import ConfigError
+from dgs.transport import InProcessListener
 
 GIVEN: dict[str, Any] = {
     "nesterov": True, "dampening": 0.5, "decoupled_weight_decay": True, "maximize": True, "clip": 1.0,
@@ -69,10 +71,42 @@ def test_a_momentum_that_a_mode_has_no_use_for_is_a_warning(mode: str) -> None:
     assert said == ([(expected, unconnected.__code__.co_filename)] if mode in ("gd", "asgd") else [])
 
 
-@pytest.mark.parametrize("setting", [{"exchange_every": 4}, {"overlap": True}, {"flush": True}], ids=str)
+@pytest.mark.parametrize(
+    "setting", [{"exchange_every": 4}, {"overlap": True}, {"flush": True}, {"density_down": 0.1}], ids=str
+)
 def test_one_process_has_no_exchanges_to_set(setting: dict[str, Any]) -> None:
     with pytest.warns(UserWarning, match=f"{next(iter(setting))} has no part in mode sgd and is ignored"):
         unconnected(Vectors(tensors(1)), mode="sgd", **setting)
+
+
+IDLE = [
+    ({"mode": "asgd", "density_down": 0.1}, "density_down has no part in mode asgd and is ignored"),
+    ({"mode": "asgd", "codec_down": "int8"}, "codec_down has no part in mode asgd and is ignored"),
+    ({"mode": "asgd", "budget_down": 8.0}, "budget_down has no part in mode asgd and is ignored"),
+    ({"density_down": 0.1, "budget_down": 8.0}, "budget_down has no part beside density_down and is ignored"),
+    ({"density_down": 0.1, "codec_down": "int8"}, None),
+    ({"budget_down": 8.0, "codec_down": "int8"}, None),
+    ({"mode": "asgd"}, None),
+]
+
+
+@pytest.mark.parametrize(("settings", "expected"), IDLE, ids=str)
+@pytest.mark.parametrize("end", ["worker", "server"])
+def test_a_setting_of_pulls_that_has_no_part_is_a_warning_at_both_ends(
+    end: str, settings: dict[str, Any], expected: str | None
+) -> None:
+    """Of the caller's line: a script gives both ends the same settings."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        if end == "worker":
+            unconnected(Vectors(tensors(1)), **settings)
+        else:
+            stop = threading.Event()
+            stop.set()
+            init_server(None, Vectors(tensors(1)), listener=InProcessListener(), stop=stop, **settings)
+    said = [(str(w.message), w.filename) for w in caught]
+    file = unconnected.__code__.co_filename if end == "worker" else __file__
+    assert said == ([] if expected is None else [(expected, file)])
 
 
 @pytest.mark.parametrize(

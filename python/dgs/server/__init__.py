@@ -18,6 +18,7 @@ from ..buffers import BufferStore
 from ..checkpoint import Names
 from ..config import Settings
 from ..errors import ConfigError
+from ..hyper import warn_of_idle
 from ..layout import Layout, trainable, unwrapped
 from ..methods import METHODS
 from ..threads import share_cores
@@ -75,6 +76,7 @@ def init_server(
     """
     resolved = config.resolve(args, **settings)
     _check(resolved, every)
+    warn_of_idle(resolved)
     net = unwrapped(net)
     layout = layout_of(net, resolved)
     folder = folder_of(resolved)
