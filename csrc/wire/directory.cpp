@@ -65,12 +65,12 @@ Status read_entry(Reader* reader, std::uint64_t next, std::uint64_t numel, Block
   std::uint64_t skip = 0;
   DGS_WIRE_TRY(read_varint(reader, "block count", &block->count));
   DGS_WIRE_TRY(read_varint(reader, "block first", &skip));
-  if (block->count == 0) return fail(Code::kBadDirectory, "block count", 0, "a block has at least one index");
   block->span = block->gaps();
   if (block->form == BlockForm::kRice) {
     DGS_WIRE_TRY(read_varint(reader, "block span", &block->span));
     DGS_WIRE_TRY(read_varint(reader, "block unary bytes", &block->unary_bytes));
   }
+  if (block->count == 0) return fail(Code::kBadDirectory, "block count", 0, "a block has at least one index");
   if (skip >= numel - next) {
     return fail(Code::kBadIndex, "block first", skip, "the block begins past the end of the vector");
   }

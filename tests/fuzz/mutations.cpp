@@ -55,20 +55,20 @@ std::vector<std::int64_t> run(std::int64_t begin, std::int64_t end) {
 
 // Random entries and a run.
 Chosen few(std::size_t count, Random* random) {
-  Chosen chosen_here;
-  chosen_here.segment(chosen(random, count, 0, 60'000));
-  chosen_here.segment(run(60'000, 60'300));
-  return chosen_here;
+  Chosen entries;
+  entries.segment(chosen(random, count, 0, 60'000));
+  entries.segment(run(60'000, 60'300));
+  return entries;
 }
 
 // Several tasks' entries: runs, which cost a frame little, and random ones between them.
 Chosen many(Random* random) {
-  Chosen chosen_here;
+  Chosen entries;
   for (std::int64_t begin = 0; begin < 69'000; begin += 23'000) {
-    chosen_here.segment(run(begin, begin + 17'000));
-    chosen_here.segment(chosen(random, 300, begin + 17'000, begin + 23'000));
+    entries.segment(run(begin, begin + 17'000));
+    entries.segment(chosen(random, 300, begin + 17'000, begin + 23'000));
   }
-  return chosen_here;
+  return entries;
 }
 
 // With values that every codec holds.

@@ -14,7 +14,8 @@ from dgs_ext import wire
 from dgs_ext.errors import FrameError
 
 FINGERPRINT = 0x0123456789ABCDEF
-VALUE_CODECS = [wire.Codec.FLOAT32, wire.Codec.FLOAT16, wire.Codec.BFLOAT16]
+CODECS = list(wire.Codec)[1:]
+VALUE_CODECS = [codec for codec in CODECS if not codec.in_blocks]
 PUSH = wire.Header(
     wire.Kind.PUSH, wire.Codec.FLOAT32, worker=1, fingerprint=FINGERPRINT, sequence=7, version=9
 )

@@ -261,12 +261,54 @@ def broken_values() -> dict[str, tuple[bytes, str]]:
     }
 
 
+def broken_twice() -> dict[str, tuple[bytes, str]]:
+    """Two rules broken each: the page's order says of which one is told."""
+    long = len(SPARSE) + 1
+    return {
+        "order_magic_version": (frame(SPARSE, magic=b"DGSE", format=2), "bad_magic"),
+        "order_version_check": (frame(SPARSE, format=2, check=0), "unknown_version"),
+        "order_check_kind": (frame(SPARSE, check=0, kind=0), "header_check"),
+        "order_kind_flags": (frame(SPARSE, kind=0, flags=2), "bad_kind"),
+        "order_flags_codec": (frame(SPARSE, flags=2, codec=9), "bad_flags"),
+        "order_codec_meta": (frame(SPARSE, codec=9, meta_length=long), "bad_codec"),
+        "order_meta_count": (frame(b"abc", codec=0, meta_length=4, count=4), "bad_length"),
+        "order_count_length": (frame(b"abc", codec=0, count=4)[:-1], "bad_count"),
+        "order_length_fingerprint": (frame(SPARSE, fingerprint=0)[:-1], "truncated"),
+        "order_fingerprint_checksum": (frame(SPARSE, fingerprint=0, checksum=0), "layout_mismatch"),
+        "order_checksum_body": (frame(b"\2", checksum=0), "checksum"),
+    }
+
+
+def broken_twice_sparse() -> dict[str, tuple[bytes, str]]:
+    padded = INDICES[:-1] + bytes([13])  # non_canonical
+    return {
+        "order_numel_blocks": (frame(bytes([1, 0x81, 0]) + ENTRY + STREAMS, count=1001), "bad_count"),
+        "order_blocks_entries": (frame(bytes([1, 2, 0, 1, 0xE8, 7]), count=1), "bad_directory"),
+        "order_tag_fields": (frame(bytes([1, 1, 49])), "bad_directory"),
+        "order_fields_n": (frame(bytes([1, 1, 1, 0, 3])), "truncated"),
+        "order_n_skip": (frame(bytes([1, 1, 0, 0, 0xE8, 7])), "bad_directory"),
+        "order_span_rice_n": (frame(bytes([1, 1, 1, 1, 3, 0xE8, 7, 1])), "bad_index"),
+        "order_span_u": (frame(bytes([1, 1, 1, 3, 3, 1, 0])), "bad_index"),
+        "order_rice_n_run": (frame(bytes([1, 1, 1, 1, 3, 0, 1])), "bad_directory"),
+        "order_run_u": (frame(bytes([1, 1, 1, 3, 3, 2, 0])), "non_canonical"),
+        "order_entries_sum": (frame(bytes([1, 2, 0, 1, 0, 49]), count=5), "bad_directory"),
+        "order_sum_length": (frame(SPARSE + b"\0", count=4), "bad_count"),
+        "order_length_streams": (frame(padded + FLOATS + b"\0"), "trailing"),
+        "order_last_padding": (one_block([4, 3, 3, 18, 1], [14, 13], 3), "bad_index"),
+        "order_streams_values": (frame(padded + bytes(12)), "non_canonical"),
+        "order_table_streams": (frame(padded + bytes([3, 0, 64, 1, 1]), codec=4), "bad_value"),
+        "order_codes_length_streams": (frame(padded + bytes([3, 127, 64, 1, 1, 1]), codec=4), "trailing"),
+        "order_streams_codes": (frame(padded + bytes([3, 127, 64, 0, 1]), codec=4), "non_canonical"),
+    }
+
+
 def write(folder: Path) -> None:
     manifest: dict[str, dict[str, Any]] = {"good": {}, "bad": {}}
     for name, (data, expected) in good_frames().items():
         (folder / f"{name}.frame").write_bytes(data)
         manifest["good"][name] = expected
     broken = broken_headers() | broken_bodies() | broken_blocks() | broken_values()
+    broken |= broken_twice() | broken_twice_sparse()
     for name, (data, code) in broken.items():
         (folder / f"bad_{name}.frame").write_bytes(data)
         manifest["bad"][name] = {"numel": 100_000 if name == "rice_of_65537" else 1000, "code": code}

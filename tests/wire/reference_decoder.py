@@ -126,10 +126,10 @@ def read_entry(cursor: Cursor, start: int, numel: int) -> Block:
     tag = cursor.take(1)[0]
     need(tag <= 48, "bad_directory")
     n, skip = cursor.varint(), cursor.varint()
-    need(n >= 1, "bad_directory")
     block = Block(tag, n, start + skip, n - 1)
     if tag > 0:
         block.span, block.unary_bytes = cursor.varint(), cursor.varint()
+    need(n >= 1, "bad_directory")
     need(block.first < numel, "bad_index")
     need(block.n - 1 <= block.span and block.first + block.span < numel, "bad_index")
     if tag > 0:
@@ -161,7 +161,7 @@ def read_rice(block: Block, streams: bytes) -> list[int]:
     return indices
 
 
-def read_indices(cursor: Cursor, frame: Frame, numel: int) -> list[int]:
+def read_directory(cursor: Cursor, frame: Frame, numel: int) -> list[Block]:
     need(frame.count <= numel, "bad_count")
     block_count = cursor.varint()
     need(block_count <= frame.count, "bad_directory")
@@ -170,16 +170,15 @@ def read_indices(cursor: Cursor, frame: Frame, numel: int) -> list[int]:
         start = blocks[-1].first + blocks[-1].span + 1 if blocks else 0
         blocks.append(read_entry(cursor, start, numel))
     need(sum(block.n for block in blocks) == frame.count, "bad_count")
-    expected = sum(block.stream_bytes() for block in blocks)
-    if frame.codec in WIDTH:
-        expected += frame.count * WIDTH[frame.codec]
-        need(cursor.left() <= expected, "trailing")
-    need(cursor.left() >= expected, "truncated")
+    return blocks
+
+
+def read_indices(blocks: list[Block], streams: Cursor) -> list[int]:
     indices: list[int] = []
     for block in blocks:
-        streams = cursor.take(block.stream_bytes())
+        mine = streams.take(block.stream_bytes())
         run = range(block.first, block.first + block.n)
-        indices.extend(run if block.tag == 0 else read_rice(block, streams))
+        indices.extend(run if block.tag == 0 else read_rice(block, mine))
     return indices
 
 
@@ -199,11 +198,15 @@ def of_code(codec: int, scale: int, code: int) -> float:
     return half_octave(scale - below) * (-1 if sign else 1)
 
 
-def read_value_blocks(cursor: Cursor, frame: Frame) -> list[float]:
-    codec = frame.codec
+def code_bytes(codec: int, n: int) -> int:
+    return math.ceil(n * BITS[codec] / 8)
+
+
+def read_table(cursor: Cursor, codec: int, count: int) -> list[tuple[int, int]]:
+    """How many values each block has, and its scale; what is behind the table is as long as their codes."""
     low, high = {4: (1, 248), 8: (128, 32639)}.get(codec, (2, 509))
     table: list[tuple[int, int]] = []
-    left = frame.count
+    left = count
     while left > 0:
         n, scale = cursor.take(1)[0], int.from_bytes(cursor.take(1 if codec == 4 else 2), "little")
         need(n >= 1, "bad_directory")
@@ -211,12 +214,14 @@ def read_value_blocks(cursor: Cursor, frame: Frame) -> list[float]:
         need(low <= scale <= high, "bad_value")
         table.append((n, scale))
         left -= n
+    need_left(cursor, sum(code_bytes(codec, n) for n, _ in table))
+    return table
+
+
+def read_codes(cursor: Cursor, codec: int, table: list[tuple[int, int]]) -> list[float]:
     values: list[float] = []
-    expected = sum(math.ceil(n * BITS[codec] / 8) for n, _ in table)
-    need(cursor.left() >= expected, "truncated")
-    need(cursor.left() <= expected, "trailing")
     for n, scale in table:
-        codes = bits_of(cursor.take(math.ceil(n * BITS[codec] / 8)))
+        codes = bits_of(cursor.take(code_bytes(codec, n)))
         b = BITS[codec]
         values += [of_code(codec, scale, int(codes[i * b : (i + 1) * b][::-1], 2)) for i in range(n)]
         need("1" not in codes[n * b :], "bad_value")
@@ -236,22 +241,37 @@ def read_values(codec: int, data: bytes, count: int, zeros: bool) -> list[float]
     return list(values)
 
 
+def need_left(cursor: Cursor, expected: int) -> None:
+    need(cursor.left() >= expected, "truncated")
+    need(cursor.left() <= expected, "trailing")
+
+
+def read_sparse(cursor: Cursor, frame: Frame, numel: int) -> None:
+    blocks = read_directory(cursor, frame, numel)
+    stream_bytes = sum(block.stream_bytes() for block in blocks)
+    if frame.codec in WIDTH:
+        need_left(cursor, stream_bytes + frame.count * WIDTH[frame.codec])
+        frame.indices = read_indices(blocks, Cursor(cursor.take(stream_bytes)))
+        frame.values = read_values(frame.codec, cursor.take(cursor.left()), frame.count, zeros=False)
+    else:
+        streams = Cursor(cursor.take(stream_bytes))
+        table = read_table(cursor, frame.codec, frame.count)
+        frame.indices = read_indices(blocks, streams)
+        frame.values = read_codes(cursor, frame.codec, table)
+
+
 def read_body(frame: Frame, body: bytes, numel: int) -> None:
     cursor = Cursor(body)
     form = cursor.take(1)[0]
     need(form in (0, 1), "bad_form")
     frame.form = ("dense", "sparse")[form]
     if form == 1:
-        frame.indices = read_indices(cursor, frame, numel)
-        if frame.codec in BITS:
-            frame.values = read_value_blocks(cursor, frame)
-            return
-    else:
-        need(frame.count == numel, "bad_count")
-        need(frame.codec in WIDTH, "bad_form")
-        need(cursor.left() >= numel * WIDTH[frame.codec], "truncated")
-        need(cursor.left() <= numel * WIDTH[frame.codec], "trailing")
-    frame.values = read_values(frame.codec, cursor.take(cursor.left()), frame.count, zeros=form == 0)
+        read_sparse(cursor, frame, numel)
+        return
+    need(frame.count == numel, "bad_count")
+    need(frame.codec in WIDTH, "bad_form")
+    need_left(cursor, numel * WIDTH[frame.codec])
+    frame.values = read_values(frame.codec, cursor.take(cursor.left()), numel, zeros=True)
 
 
 def decode(data: bytes, *, numel: int, fingerprint: int | None = None, cap: int | None = None) -> Frame:
