@@ -18,7 +18,7 @@ from dgs.methods import METHODS
 from dgs.room import Room
 from dgs.server import Report, Server, ServerState, layout_of, store_of
 from dgs.server.state import Mirror, Snapshot
-from dgs.transport import InProcessListener
+from dgs.transport import InProcessListener, Link
 from dgs_ext import wire
 from dgs_ext.ops import Selection
 from dgs_ext.wire import Codec
@@ -109,6 +109,8 @@ class Tap:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._link, name)
+
+    ask = Link.ask  # through this one's send and receive
 
     def send(self, frame: Tensor, timeout: Any) -> None:
         self.sent.append(frame.clone())
