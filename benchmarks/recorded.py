@@ -12,9 +12,10 @@ each step is the method's own, and what it sends is applied at once. The share o
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -45,6 +46,26 @@ class Task:
     model: nn.Module
     losses: Callable[[nn.Module], Losses]
     lr: float
+
+
+@dataclass(frozen=True)
+class Run:
+    """What was counted in one run; losses are means of ten steps."""
+
+    task: str
+    method: str
+    parameters: int
+    steps: int
+    density: float
+    read_again: int  # elements of all steps
+    worst_step: int  # of them in one step
+    first_loss: float
+    last_loss: float
+
+    @property
+    def share(self) -> float:
+        """Of the parameters of all steps, how many were read a second time."""
+        return self.read_again / (self.parameters * self.steps)
 
 
 class Characters(nn.Module):
@@ -110,9 +131,9 @@ def operands(model: nn.Module, density: float, lr: float, weight_decay: float, m
     )
 
 
-def train(task: Task, method: str, p: Problem, steps: int) -> tuple[list[float], list[float]]:
-    """Trains; returns of each step the share of the parameters read again, and the loss."""
-    shares, losses = [], []
+def train(task: Task, method: str, p: Problem, steps: int) -> tuple[list[int], list[float]]:
+    """Trains; returns of each step how many parameters were read again, and the loss."""
+    again, losses = [], []
     batch = task.losses(task.model)
     for _ in trange(steps, desc=f"{method}, {task.name}", disable=None):
         task.model.zero_grad(set_to_none=False)
@@ -128,9 +149,9 @@ def train(task: Task, method: str, p: Problem, steps: int) -> tuple[list[float],
         ops.sparse_add_(p.weights, p.offsets, p.out, subtract=True)
         for now, following in ((p.velocity, p.velocity_next), (p.residual, p.residual_next)):
             now[0], following[0] = following[0], now[0]
-        shares.append(counted.read_again / counted.elements)
+        again.append(counted.read_again)
         losses.append(loss.item())
-    return shares, losses
+    return again, losses
 
 
 def parse() -> argparse.Namespace:
@@ -150,6 +171,7 @@ def parse() -> argparse.Namespace:
         help="greatest share that may be read again; default 0.01, and with --smoke any",
     )
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, help="file for what was counted, as JSON")
     parser.add_argument("--smoke", action="store_true", help="three steps on noise: does everything run?")
     args = parser.parse_args()
     if args.limit is None:
@@ -161,24 +183,37 @@ def parse() -> argparse.Namespace:
     return args
 
 
+def run(task: Task, method: str, args: argparse.Namespace) -> Run:
+    """Trains a fresh model by one method."""
+    p = operands(task.model, args.density, task.lr, args.weight_decay, args.momentum)
+    again, losses = train(task, method, p, args.steps)
+    first, last = (sum(part) / len(part) for part in (losses[:10], losses[-10:]))
+    return Run(task.name, method, p.numel, args.steps, args.density, sum(again), max(again), first, last)
+
+
 def main() -> None:
     args = parse()
-    rows, worst = [], 0.0
+    done: list[Run] = []
     for make, source in ((resnet, args.data), (transformer, args.text)):
         if source is None and not args.smoke:
             continue
         for method in args.methods:
             torch.manual_seed(args.seed)
-            task = make(source)
-            p = operands(task.model, args.density, task.lr, args.weight_decay, args.momentum)
-            shares, losses = train(task, method, p, args.steps)
-            mean = sum(shares) / len(shares)
-            worst = max(worst, mean)
-            first, last = (sum(part) / len(part) for part in (losses[:10], losses[-10:]))
-            tqdm.write(f"{task.name}, {method}: {mean:.3%} read again, loss {first:.3f} -> {last:.3f}")
-            rows.append((task.name, method, p.numel, f"{mean:.3%}", f"{max(shares):.2%}", first, last))
+            done.append(run(make(source), method, args))
+            if args.out is not None:  # after each: they take minutes
+                args.out.write_text(json.dumps([asdict(r) for r in done], indent=1) + "\n", encoding="utf-8")
+            r = done[-1]
+            tqdm.write(
+                f"{r.task}, {method}: {r.share:.3%} read again, loss {r.first_loss:.3f} -> {r.last_loss:.3f}"
+            )
+    rows = [
+        (r.task, r.method, r.parameters, f"{r.share:.3%}", f"{r.worst_step / r.parameters:.2%}",
+         r.first_loss, r.last_loss)
+        for r in done
+    ]  # fmt: skip
     columns = ("run", "method", "parameters", "read again", "worst step", "loss at first", "at last")
     print(table(f"{args.steps} steps, density {args.density:g}", columns, rows))
+    worst = max(r.share for r in done)
     if worst > args.limit:
         raise SystemExit(f"{worst:.3%} of the parameters were read a second time, more than {args.limit:.1%}")
 

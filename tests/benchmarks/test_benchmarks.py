@@ -115,8 +115,12 @@ def test_kernels_have_floors_baselines_and_a_record(repository: Path, tmp_path: 
     )
 
 
-def test_what_is_read_twice_is_counted_and_judged(repository: Path) -> None:
-    printed = run(repository, "recorded", "--smoke", "--methods", "dgs")
+def test_what_is_read_twice_is_counted_and_judged(repository: Path, tmp_path: Path) -> None:
+    counts = tmp_path / "recorded.json"
+    printed = run(repository, "recorded", "--smoke", "--methods", "dgs", "--out", str(counts))
+    record = json.loads(counts.read_text())
+    assert [(r["method"], r["steps"]) for r in record] == [("dgs", 3)] * 2
+    assert all(0 <= r["worst_step"] <= r["read_again"] <= 3 * r["parameters"] for r in record)
     assert "small ResNet on CIFAR-10" in printed
     assert "transformer on a text" in printed
     refused = start(repository, "recorded", "--smoke", "--methods", "dgs", "--limit", "-0.01")
