@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
 from itertools import pairwise
@@ -54,6 +55,34 @@ def test_a_server_that_waits_for_workers_does_not_ask_for_them(monkeypatch: pyte
         assert link is not None and len(looks) <= 6
         for end in (link, *dialled):
             end.close()
+
+
+def test_a_session_that_is_over_leaves_nothing_in_the_store() -> None:
+    """Whether its worker hung up or was lost."""
+
+    def work(hang_up: bool) -> None:
+        link = dial("127.0.0.1", listener.port, SECONDS)
+        link.tell({"hello": 1})
+        link.open("session", 1000, SECONDS)
+        link.beat()
+        if hang_up:
+            link.close()
+
+    with _listening() as listener, ThreadPoolExecutor(1) as threads:
+        assert listener._owner is not None
+        during, after = [], []
+        for hang_up in (True, False, True):
+            worker = threads.submit(work, hang_up)
+            link = listener.accept(SECONDS)
+            assert link is not None and link.hear(SECONDS) == {"hello": 1}
+            link.open("session", 1000, SECONDS)
+            worker.result()
+            during.append(listener._owner.num_keys())
+            link.close()
+            assert listener.accept(timedelta()) is None
+            after.append(listener._owner.num_keys())
+        assert len(set(after)) == 1, "the number of tickets is there from the first one on"
+        assert min(during) >= after[0] + 3, "a beat, and an address of each end"
 
 
 def test_a_server_that_cannot_reach_itself_says_so(port: int, monkeypatch: pytest.MonkeyPatch) -> None:

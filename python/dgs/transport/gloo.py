@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from typing import Any
@@ -53,6 +54,7 @@ class GlooLink(Link):
         rank: 0 on the server, 1 on the worker.
         address: the local address for gloo, or a function of the worker's address that gives it.
         devices: gloo's devices (a listening socket and a thread each) by address, shared by a process's links.
+        left: where it puts, when it is closed, the keys that its session has left in the store.
     """
 
     def __init__(
@@ -63,12 +65,15 @@ class GlooLink(Link):
         rank: int,
         address: str | Callable[[str], str],
         devices: dict[str, Any] | None = None,
+        left: deque[str] | None = None,
     ) -> None:
         self._mail = Mailbox(store, run, ticket)
         self._devices = {} if devices is None else devices
+        self._left = deque() if left is None else left
         self._ticket, self._rank, self._address = ticket, rank, address
         self._told = self._heard = 0
         self._group: Any = None
+        self._session = ""  # under which gloo's ends found each other
         self._cap = 0
         self._buffer = torch.empty(FIRST, dtype=torch.uint8)
         self._touched = self._smaller = 0
@@ -91,7 +96,7 @@ class GlooLink(Link):
         options = dist.ProcessGroupGloo._Options()
         options._threads = 1
         options._timeout = timeout
-        prefix = self._mail.key("session", session)
+        self._session = prefix = self._mail.key("session", session)
         try:
             if address not in self._devices:
                 self._devices.setdefault(address, dist.ProcessGroupGloo.create_device(hostname=address))
@@ -225,6 +230,11 @@ class GlooLink(Link):
             log.debug("link %d ended: %s", self._ticket, first_line(error))
 
     def close(self) -> None:
+        if self._session:
+            ranks = (SERVER, WORKER)
+            self._left.extend(self._mail.key("beat", rank) for rank in ranks)
+            self._left.extend(f"{self._session}/0/{rank}" for rank in ranks)  # by gloo
+            self._session = ""
         self._mail.close()
         self._group = None
         self._sending, self._first, self._rest = [], None, None

@@ -7,6 +7,7 @@ import logging
 import socket
 import threading
 import time
+from collections import deque
 from datetime import timedelta
 from typing import Any
 
@@ -45,6 +46,7 @@ class GlooListener(Listener):
     ) -> None:
         self._address, self._run = address, _prefix(agent_run)
         self._devices: dict[str, Any] = {}
+        self._left: deque[str] = deque()  # by sessions that are over, whatever became of their workers
         if agent_run is not None:
             store: Store = _client(host, port, _STORE_TIMEOUT)
             self.port = port
@@ -87,11 +89,13 @@ class GlooListener(Listener):
         return None
 
     def _next(self, store: Store) -> GlooLink | None:
+        while self._left:
+            store.delete_key(self._left.popleft())
         if store.add(_tickets(self._run), 0) <= self._seen:
             return None
         self._seen = store.add(_tickets_seen(self._run), 1)
         address = self._address or _beside
-        return GlooLink(store.clone(), self._run, self._seen, SERVER, address, self._devices)
+        return GlooLink(store.clone(), self._run, self._seen, SERVER, address, self._devices, self._left)
 
     def close(self) -> None:
         store, self._store = self._store, None
