@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -32,13 +33,16 @@ from .state import Mirror, ServerState
 
 log = logging.getLogger(__name__)
 
+SNAPSHOTS = 4  # on their way at once, each as large as the model; who joins while they are waits
+
 
 @dataclass(frozen=True, slots=True)
 class Shared:
     """What the sessions of one server share.
 
     `gate` is held shared from before a push is applied, or a mirror made anew, until the answer is there: who holds
-    it exclusively sees every mirror between two exchanges.
+    it exclusively sees every mirror between two exchanges. `snapshots` is held from before a snapshot is made
+    until it is sent, or its worker has not taken it in time.
     """
 
     state: ServerState
@@ -48,6 +52,7 @@ class Shared:
     timeout: timedelta
     desks: Desks
     gate: SharedLock = field(default_factory=SharedLock)
+    snapshots: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(SNAPSHOTS))
     observer: Observer = field(default_factory=Observer)
 
 

@@ -11,6 +11,8 @@ from datetime import timedelta
 
 from torch import Tensor
 
+from dgs_ext import wire
+
 from ..errors import LinkClosedError, TransportError
 from ..observer import Exchanged
 from ..transport import Link
@@ -88,6 +90,8 @@ class Session:
         began, exchanges, before = time.perf_counter(), worker.exchanges, worker.bytes_down
         worker.bytes_up += frame.numel()
         with ExitStack() as sent:  # the memory of what is packed is another session's after it
+            if wire.parse_header(frame).kind is wire.Kind.REQUEST:
+                sent.enter_context(self._shared.snapshots)  # here, and not at a desk, which others wait for
             answers = desks.run(lambda desk: self.exchange.answer(frame, desk, sent))
             if isinstance(answers, Goodbye):
                 self._echo = answers.echo
