@@ -64,8 +64,8 @@ class Reader {
     return true;
   }
 
-  // LEB128. Only the shortest spelling of a value is accepted, so that a frame has one meaning and one
-  // spelling.
+  // LEB128. A number has one spelling, the shortest. (A selection has many: where its blocks are cut, and
+  // with which parameters, is the sender's choice.)
   Code varint(std::uint64_t* value) {
     std::uint64_t result = 0;
     for (unsigned shift = 0; shift < 64; shift += 7) {
