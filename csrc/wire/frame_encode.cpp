@@ -5,6 +5,7 @@
 #include <string>
 
 #include "wire/block_values.h"
+#include "wire/dense_values.h"
 #include "wire/directory.h"
 #include "wire/frame.h"
 #include "wire/index_codec.h"
@@ -79,24 +80,6 @@ void write_part(const Scratch& scratch, const Part& part, Bytes streams) {
   }
 }
 
-// Values [begin, begin + packed.size() / width); an error names the place in all of them.
-Status pack_range(Codec codec, std::span<const float> values, std::size_t begin, Bytes packed) {
-  const std::size_t count = packed.size() / value_bytes(codec);
-  Status status = pack_values(codec, values.subspan(begin, count), packed);
-  if (!status.ok()) status.value += begin;
-  return status;
-}
-
-Status pack_chunks(Codec codec, std::span<const float> values, Bytes packed, Pool* pool) {
-  const std::size_t width = value_bytes(codec);
-  FirstFailure failure;
-  pool->each((values.size() + kPieceCount - 1) / kPieceCount, [&](std::size_t i) {
-    const std::size_t begin = i * kPieceCount, count = std::min(kPieceCount, values.size() - begin);
-    failure.note(i, pack_range(codec, values, begin, packed.subspan(begin * width, count * width)));
-  });
-  return failure.take();
-}
-
 Status pack_part(Codec codec, std::span<const float> values, const Part& part, Bytes packed) {
   const std::size_t width = value_bytes(codec);
   return pack_range(codec, values, part.entry, packed.subspan(part.entry * width, part.entries * width));
@@ -154,18 +137,9 @@ Status write_sparse(Scratch* scratch, Codec codec, Bytes body, Pool* pool) {
   return in_blocks(codec) ? pack_all_blocks(codec, scratch, values, pool) : failure.take();
 }
 
-Status write_scattered(const Scratch& scratch, Codec codec, Bytes body) {
+Status write_scattered(const Scratch& scratch, Codec codec, Bytes body, Pool* pool) {
   body[0] = static_cast<std::uint8_t>(BodyForm::kDense);
-  const std::size_t width = value_bytes(codec);
-  std::fill(body.begin() + 1, body.end(), std::uint8_t{0});
-  for (std::size_t i = 0; i < scratch.values.size(); ++i) {
-    const Bytes slot = body.subspan(1 + scratch.indices[i] * width, width);
-    if (Status status = pack_values(codec, {&scratch.values[i], 1}, slot); !status.ok()) {
-      status.value = i;
-      return status;
-    }
-  }
-  return {};
+  return pack_scattered(codec, scratch.indices, scratch.values, body.subspan(1), pool);
 }
 
 }  // namespace
@@ -200,7 +174,7 @@ Status encode_sparse(Header header, ConstBytes meta, const Entries& entries, std
   Bytes body;
   DGS_WIRE_TRY(claim_body(&header, meta, scatter ? dense : sparse, out, &body));
   header.count = scatter ? numel : scratch->indices.size();
-  Status status = scatter ? write_scattered(*scratch, header.codec, body)
+  Status status = scatter ? write_scattered(*scratch, header.codec, body, pool)
                           : write_sparse(scratch, header.codec, body, pool);
   if (!status.ok()) {
     status.detail += " (element " + std::to_string(scratch->indices[status.value]) + " of the vector)";
@@ -222,7 +196,7 @@ Status encode_dense(Header header, ConstBytes meta, std::span<const float> value
   Bytes body;
   DGS_WIRE_TRY(claim_body(&header, meta, 1 + values.size() * value_bytes(header.codec), out, &body));
   body[0] = static_cast<std::uint8_t>(BodyForm::kDense);
-  DGS_WIRE_TRY(pack_chunks(header.codec, values, body.subspan(1), pool));
+  DGS_WIRE_TRY(pack_whole(header.codec, values, body.subspan(1), pool));
   header.count = values.size();
   *length = seal(header, out);
   return {};

@@ -105,6 +105,13 @@ Status pack_values(Codec codec, std::span<const float> values, Bytes packed) {
   return fail(Code::kArgument, "codec", static_cast<std::uint64_t>(codec), "not one of a width per value");
 }
 
+Status pack_range(Codec codec, std::span<const float> values, std::size_t begin, Bytes packed) {
+  const std::size_t count = packed.size() / value_bytes(codec);
+  Status status = pack_values(codec, values.subspan(begin, count), packed);
+  if (!status.ok()) status.value += begin;
+  return status;
+}
+
 Status unpack_values(Codec codec, ConstBytes packed, bool allow_zero, std::span<float> values) {
   switch (codec) {
     case Codec::kFloat32:

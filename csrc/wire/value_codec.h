@@ -22,6 +22,9 @@ constexpr std::size_t value_bytes(Codec codec) {
 // values.size() * value_bytes(codec) bytes and is overwritten.
 Status pack_values(Codec codec, std::span<const float> values, Bytes packed);
 
+// The same of as many values as `packed` has room for, from `begin` on; `position` is that in all of them.
+Status pack_range(Codec codec, std::span<const float> values, std::size_t begin, Bytes packed);
+
 // Values that no sender may send are refused: not finite, and in a sparse body also ±0.
 Status unpack_values(Codec codec, ConstBytes packed, bool allow_zero, std::span<float> values);
 

@@ -3,6 +3,7 @@
 #include <atomic>
 #include <cstdlib>
 #include <new>
+#include <span>
 #include <vector>
 
 #include "check.h"
@@ -35,7 +36,7 @@ constexpr std::uint64_t kNumel = 5'000'000;
 
 // What a session keeps from one message to the next.
 struct Session {
-  std::vector<std::int64_t> indices, got_indices;
+  std::vector<std::int64_t> indices, nearly_all, got_indices;
   std::vector<float> values, got_values;
   std::vector<std::uint8_t> frame;
   Scratch scratch;
@@ -46,21 +47,33 @@ struct Session {
       indices.push_back(static_cast<std::int64_t>(i));
       values.push_back(zeros && i % 3 == 0 ? 0.0f : 1.0f);
     }
+    nearly_all.resize(indices.size());
     got_indices.resize(indices.size());
     got_values.resize(indices.size());
     frame.resize(frame_capacity(indices.size(), Codec::kFloat32, kNumel, 1, 0));
   }
 
-  void exchange(Codec codec, Pool* pool) {
-    const std::int64_t starts[] = {0, static_cast<std::int64_t>(indices.size())}, nnz[] = {starts[1]};
+  void exchange(Codec codec, Pool* pool) { exchange(indices, kNumel, codec, pool); }
+
+  // All but every hundredth, which is smaller as a whole vector.
+  void exchange_most(Codec codec, Pool* pool) {
+    const std::size_t count = nearly_all.size() / 100 * 99;
+    for (std::size_t i = 0; i < count; ++i) nearly_all[i] = static_cast<std::int64_t>(i + i / 99);
+    exchange(std::span(nearly_all).first(count), nearly_all.size(), codec, pool);
+    CHECK(in_blocks(codec) || decoded.form == BodyForm::kDense);
+  }
+
+  void exchange(std::span<const std::int64_t> sent_indices, std::uint64_t numel, Codec codec, Pool* pool) {
+    const std::int64_t starts[] = {0, static_cast<std::int64_t>(sent_indices.size())}, nnz[] = {starts[1]};
+    const auto sent_values = std::span<const float>(values).first(sent_indices.size());
     Header header;
     header.kind = 1;
     header.codec = codec;
     std::size_t length = 0;
-    const Status sent =
-        encode_sparse(header, {}, {indices, values, starts, nnz}, kNumel, &scratch, frame, &length, pool);
-    CHECK(sent.ok());
-    receive(length, kNumel, pool);
+    CHECK(encode_sparse(header, {}, {sent_indices, sent_values, starts, nnz}, numel, &scratch, frame, &length,
+                        pool)
+              .ok());
+    receive(length, numel, pool);
   }
 
   void exchange_whole(Codec codec, Pool* pool) {
@@ -98,6 +111,7 @@ TEST(messages_after_the_first_allocate_nothing) {
         const auto codec = static_cast<Codec>(code);
         expect_steady([&] { session.exchange(codec, pool); });
         if (!in_blocks(codec)) expect_steady([&] { session.exchange_whole(codec, pool); });
+        if (!zeros) expect_steady([&] { session.exchange_most(codec, pool); });
       }
     }
   }
