@@ -12,8 +12,8 @@
 
 namespace dgs::wire {
 
-// All of them, in order. `packed` has the bytes of the whole vector and is overwritten; an error names the place
-// in `values`.
+// All of them, in order. `packed` has the bytes of the whole vector and is overwritten; an error names the
+// place in `values`.
 Status pack_whole(Codec codec, std::span<const float> values, Bytes packed, Pool* pool);
 
 // values[i] at indices[i], and +0 everywhere else; indices increase.
