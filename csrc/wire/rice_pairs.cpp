@@ -50,10 +50,21 @@ DGS_WIRE_VECTORS void put_pairs(const Pairs& pairs, std::size_t count, unsigned 
                                 UnaryWriter* to_unary) {
   BitWriter low = *to_low;  // copies, so that they stay in registers
   UnaryWriter unary = *to_unary;
-  for (std::size_t i = 0; i < count; i += 2) {
+  const auto put_unary = [&](std::size_t i) {
     unary.put_bits(pairs.unary[i], pairs.length[i], pairs.unary[i + 1], pairs.length[i + 1]);
+  };
+  const auto two = [&](std::size_t i) { return pairs.low[i] | pairs.low[i + 1] << 2 * rice; };
+  // The two streams side by side, as each put waits for its own stream's last; and few low bits four at once.
+  const std::size_t fours = rice <= BitWriter::kMost / 8 ? count & ~std::size_t{3} : 0;
+  for (std::size_t i = 0; i < fours; i += 4) {
+    put_unary(i);
+    put_unary(i + 2);
+    low.put(two(i) | two(i + 2) << 4 * rice, 8 * rice);
   }
-  for (std::size_t i = 0; i < count; i += 2) low.put(pairs.low[i] | pairs.low[i + 1] << 2 * rice, 4 * rice);
+  for (std::size_t i = fours; i < count; i += 2) {
+    put_unary(i);
+    low.put(two(i), 4 * rice);
+  }
   *to_low = low;
   *to_unary = unary;
 }
