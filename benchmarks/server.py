@@ -58,10 +58,11 @@ def exchanges(args: argparse.Namespace) -> list[Outcome]:
             threads=args.threads,
         )
         done.append(run(job))
-        if workers <= PLAIN_UP_TO and args.codec == "float32":
+        if args.codec == "float32":
             same = replace(job, codec_down="float32")
             done.append(run(same))
-            done.append(run(replace(same, plain=True, exchanges=max(job.exchanges // 4, 4))))
+            if workers <= PLAIN_UP_TO:
+                done.append(run(replace(same, plain=True, exchanges=max(job.exchanges // 4, 4))))
     return done
 
 
