@@ -85,7 +85,7 @@ class Node:
         """The exit code, or minus the signal; None while it runs."""
         return self._nursery.ask()[1].get(str(self.pid))
 
-    def says(self, text: str, seconds: float = 30.0) -> str:
+    def says(self, text: str, seconds: float = 120.0) -> str:
         """Waits for a text in the output."""
         deadline = time.monotonic() + seconds
         while text not in self.output:
@@ -94,12 +94,12 @@ class Node:
             time.sleep(0.05)
         return self.output
 
-    def event(self, kind: str, seconds: float = 30.0) -> dict[str, Any]:
+    def event(self, kind: str, seconds: float = 120.0) -> dict[str, Any]:
         """Waits for an event of a kind; returns the last one."""
         self.says(f'{{"event": "{kind}"', seconds)
         return self.events(kind)[-1]
 
-    def ends(self, seconds: float = 40.0) -> int:
+    def ends(self, seconds: float = 120.0) -> int:
         """Waits for the end; returns the exit code."""
         deadline = time.monotonic() + seconds
         while (code := self.code()) is None:
