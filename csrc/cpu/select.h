@@ -58,10 +58,13 @@ class Selector {
     for (const Large& large : large_) {
       if (!large.again) continue;
       read_again += segments_.size(large.segment);
+      const int64_t s = large.segment, k = wanted_.counts[s];
       if (wanted_.sampled) {
-        again.add_reaching(large.segment, large.threshold);
+        again.add_reaching(s, large.threshold);
+      } else if (k >= segments_.size(s)) {
+        again.add_reaching(s, 1);
       } else {
-        again.add_largest(large.segment, wanted_.counts[large.segment]);
+        again.add_largest(s, k);
       }
     }
     again.run();
@@ -72,8 +75,8 @@ class Selector {
   // A segment of several ranges.
   struct Large {
     int64_t segment;
-    int64_t first, last;  // its ranges
-    int64_t room;         // for its candidates
+    int64_t first = 0, last = 0;  // its ranges
+    int64_t room = 0;             // for its candidates
     uint32_t threshold = kNothing;
     bool again = false;  // to be selected by RadixSelect
   };

@@ -13,7 +13,7 @@ from torch import Tensor
 from dgs import weights
 from dgs.frames import Packer
 from dgs.layout import Layout
-from dgs.server.budget import ROUNDED_OFF, Budget, Plan, Unseen, codecs_down, predicted_bytes
+from dgs.server.budget import DENSEST, ROUNDED_OFF, Budget, Plan, Unseen, codecs_down, predicted_bytes
 from dgs_ext.ops import Selection, quantize_selection_
 from dgs_ext.wire import Codec, Header, Kind
 
@@ -45,6 +45,8 @@ def test_it_is_cut_to_the_budget(pushes: float, changed: float, codec: Codec | N
     push = predicted_bytes(LAYOUT, 0.01, Codec.FLOAT32)
     pull = predicted_bytes(LAYOUT, _share(plan), plan.codec)
     wanted = predicted_bytes(LAYOUT, changed, plan.codec)
+    if predicted_bytes(LAYOUT, 1.0, plan.codec) > pushes * push:
+        wanted = min(wanted, predicted_bytes(LAYOUT, DENSEST, plan.codec))
     assert pull == pytest.approx(min(wanted, pushes * push), rel=0.01), "it uses what it may, and no more"
 
 
@@ -58,6 +60,15 @@ def test_the_more_changed_the_fewer_bits() -> None:
     assert chosen[0] is Codec.FLOAT32
     assert set(chosen) > {Codec.FLOAT32, Codec.INT8, Codec.LEVEL4}
     assert budget.plan(_changed(0.16), 0.01, Codec.FLOAT32).codec is Codec.LEVEL4
+
+
+@pytest.mark.parametrize("density", [0.01, 0.05, 0.1, 0.3])
+def test_a_pull_is_of_one_sweep_or_whole(density: float) -> None:
+    most = Budget(LAYOUT).most(density, Codec.FLOAT32)
+    for choice in Budget(LAYOUT)._choices(density, Codec.FLOAT32):
+        share = int(choice.most[1]) / 1e6
+        assert share in (1.0, density) or share <= DENSEST
+        assert density <= share <= int(most[1]) / 1e6
 
 
 @pytest.mark.parametrize("up", [c for c in Codec if c is not Codec.BYTES], ids=lambda c: c.name)
@@ -126,10 +137,10 @@ def test_schedules_of_many_densities_do_not_fill_the_memory() -> None:
 
 def test_a_density_that_changes_a_little_at_every_step_is_planned_once() -> None:
     budget, changed = Budget(LAYOUT), _changed(1.0)
-    plans = [budget.plan(changed, 0.01 * (1 - i * 1e-6), Codec.FLOAT32) for i in range(100)]
+    plans = [budget.plan(changed, 0.005 * (1 - i * 1e-6), Codec.FLOAT32) for i in range(100)]
     assert len(budget._known) == 1
     assert all(torch.equal(plan.counts, plans[0].counts) for plan in plans)
-    assert budget.plan(changed, 0.0101, Codec.FLOAT32).counts.sum() > plans[0].counts.sum()
+    assert budget.plan(changed, 0.00505, Codec.FLOAT32).counts.sum() > plans[0].counts.sum()
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,10 @@ ROUNDED_OFF = {
 }
 
 
+# Of sparse pulls: beyond a quarter a selection is no longer one sweep, and takes six times as long (docs/kernels.md).
+DENSEST = 0.249
+
+
 def codecs_down(up: Codec, down: Codec | None) -> tuple[Codec, ...]:
     """The codecs that pulls may come in, widest first, when pushes come in `up` and `down` is the setting.
 
@@ -151,16 +155,21 @@ class Budget:
         return found
 
     def _most(self, least: float, up: Codec, codecs: Sequence[Codec]) -> list[float]:
-        """For each codec the greatest density within the budget, and never below `least`, that of a push in `up`."""
+        """For each codec the greatest density within the budget, and never below `least`, that of a push in `up`.
+
+        It is 1, where that fits, or at most DENSEST.
+        """
         widths = torch.tensor([codec.width for codec in codecs], dtype=torch.float64)
-        low, high = torch.full_like(widths, least), torch.ones_like(widths)
+        low, all_of_it = torch.full_like(widths, least), torch.ones_like(widths)
+        high = low.clamp(min=DENSEST)
         budget = self._pushes * self._sizes(low[:1], torch.full_like(low[:1], up.width))
         low = torch.where(self._sizes(high, widths) <= budget, high, low)
+        whole = self._sizes(all_of_it, widths) <= budget
         for _ in range(20):
             middle = (low + high) / 2
             fits = self._sizes(middle, widths) <= budget
             low, high = torch.where(fits, middle, low), torch.where(fits, high, middle)
-        return low.tolist()
+        return torch.where(whole, all_of_it, low).tolist()
 
 
 class Unseen:
