@@ -104,14 +104,27 @@ def _compiled(kind: str, p: Problem) -> Runs:
 
 
 def _torchs(kind: str, p: Problem) -> Callable[[], object]:
-    """torch's element-wise kernels over as many bytes: whole flat vectors, the best case for them."""
+    """torch's element-wise kernels over the same arrays; on a GPU over whole flat vectors, one launch for each."""
     flat = (operand[0] for operand in (p.velocity, p.velocity_next, p.residual, p.residual_next))
     v, v_next, r, r_next = flat
     indices, values = p.out.compact()
+    parts = [(v_next, v, r)]
+    if p.device.type == "cpu":
+        parts = list(
+            zip(*(p.segments(operand) for operand in (p.velocity_next, p.grads, p.weights)), strict=True)
+        )
+
+    def velocity() -> None:
+        for to, g, w in parts:
+            to.addcmul_(g, w)  # 16 bytes a parameter
 
     def dgc() -> None:
-        v_next.addcmul_(v, r)  # 16 bytes a parameter
+        velocity()
         r_next.neg_()  # and 8
+
+    def dense() -> None:
+        for to, g, w in parts:
+            torch.mul(g, w, out=to)
 
     def pull() -> None:
         torch.dot(v, r)
@@ -124,9 +137,9 @@ def _torchs(kind: str, p: Problem) -> Callable[[], object]:
     runs: Runs = {
         "read": v.sum,
         "read2": lambda: torch.dot(v, r),
-        "velocity": lambda: v_next.addcmul_(v, r),
+        "velocity": velocity,
         "dgc": dgc,
-        "dense": lambda: torch.mul(v, r, out=v_next),
+        "dense": dense,
         "add": lambda: v_next.add_(v),
         "pull": pull,
         "values": values.neg_,
