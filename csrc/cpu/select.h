@@ -20,7 +20,7 @@
 namespace dgs::cpu {
 
 constexpr int64_t kWorthSampling = 1024;  // smaller segments take all nonzeros as candidates
-constexpr int64_t kSparse = 4;            // candidates are worth it where k <= n / kSparse
+constexpr int64_t kSparse = 2;            // candidates are worth it where k <= n / kSparse
 
 // What is wanted of each segment.
 struct Wanted {

@@ -29,8 +29,9 @@ ROUNDED_OFF = {
 }
 
 
-# Of sparse pulls: beyond a quarter a selection is no longer one sweep, and takes six times as long (docs/kernels.md).
-DENSEST = 0.249
+# Of sparse pulls: beyond a half a selection is no longer one sweep, and takes six times as long (docs/kernels.md); and
+# the whole segment soon takes no more bytes.
+DENSEST = 0.499
 
 
 def codecs_down(up: Codec, down: Codec | None) -> tuple[Codec, ...]:
