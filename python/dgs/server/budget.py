@@ -29,7 +29,7 @@ ROUNDED_OFF = {
 }
 
 
-# Of sparse pulls: beyond a half a selection is no longer one sweep, and takes six times as long (docs/kernels.md), and
+# Of sparse pulls: beyond a half a selection is no longer one sweep and takes six times as long (docs/kernels.md), and
 # the whole segment soon takes no more bytes.
 DENSEST = 0.499
 
