@@ -20,6 +20,7 @@ from demo_processes import ChildError, held_port, run
 
 MODES = ("dgs", "gd", "dgc", "asgd", "sgd")
 WITHOUT_MOMENTUM = ("gd", "asgd")
+DENSE = ("asgd", "sgd")  # nothing is left out of what they send or do
 CODECS = ("float32", "float16", "bfloat16", "int8", "level4", "level3", "level2", "sign")
 FOR_DENSE = CODECS[:3]  # asgd keeps no rest of what the others round off
 TRAINING_IMAGES = 1437
@@ -79,7 +80,6 @@ def commands(mode: str, args: argparse.Namespace, port: int) -> dict[str, list[s
         "world-size": workers + 1,
         "port": port,
         "density": args.density,
-        "density-down": args.density_down or args.density,
         "codec": codec_of(mode, args),
         "lr": lr,
         "momentum": 0.0 if mode in WITHOUT_MOMENTUM else args.momentum,
@@ -89,6 +89,8 @@ def commands(mode: str, args: argparse.Namespace, port: int) -> dict[str, list[s
         "run-dir": run_dir(mode, args),
         "metrics-every": 0.2,
     }
+    if mode not in DENSE:
+        given["density-down"] = args.density_down or args.density
     common = [sys.executable, str(Path(__file__).with_name("digits.py"))]
     common += [f"--{name}={value}" for name, value in given.items()]
     names = ["server", *(f"worker {rank}" for rank in range(1, workers + 1))] if workers else ["trainer"]
@@ -103,7 +105,7 @@ def describe(mode: str, args: argparse.Namespace) -> str:
     if mode == "sgd":
         return "sgd: one process, for comparison"
     down = args.density_down or args.density
-    density = "dense" if mode == "asgd" else f"{100 * args.density:g} % up, {100 * down:g} % down"
+    density = "dense" if mode in DENSE else f"{100 * args.density:g} % up, {100 * down:g} % down"
     return f"{mode}: a server and {plural(args.workers)}, {density}, {codec_of(mode, args)}"
 
 
