@@ -2,7 +2,7 @@
 """Memory for what lives as long as a run: the methods' state, θ and the mirrors. On huge pages where Linux has them.
 
 A step reads and writes all of it and then picks out entries all over it: with pages of 4 KiB the translation of
-addresses is a fifth of its time. Kernels set to `madvise` give huge pages only to those who ask.
+addresses is some tenth of its time. Kernels set to `madvise` give huge pages only to those who ask.
 """
 
 from __future__ import annotations
