@@ -7,6 +7,7 @@ garbage after a FrameError: apply nothing before decode has returned.
 
 Bytes are worked on without the GIL, by up to torch.get_num_threads() threads where the message is large and no
 other message has them. They are the packer's own, which is built without torch; the bytes do not depend on them.
+What is packed is read where it lies, more than once: nothing may write to it until the encoder has returned.
 
 Arguments of a wrong dtype, device, layout, size or range are a TypeError or ValueError everywhere; what is
 wrong with a frame, or cannot be put into one, is a FrameError.

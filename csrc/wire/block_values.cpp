@@ -6,6 +6,7 @@
 #include <cstring>
 #include <string>
 
+#include "wire/entries.h"
 #include "wire/half.h"
 
 namespace dgs::wire {
@@ -182,34 +183,42 @@ std::uint32_t largest_magnitude(std::span<const float> values) {
   return static_cast<std::uint32_t>(largest);
 }
 
-Status unsendable(std::span<const float> values, std::size_t begin, std::size_t count) {
-  for (std::size_t i = begin; i < begin + count; ++i) {
-    if (!is_finite(std::bit_cast<std::uint32_t>(values[i])))
-      return fail(Code::kBadValue, "values", i, "the value at this position is not finite");
+// `block` is the values from the place `at` on.
+Status unsendable(std::span<const float> block, std::size_t at) {
+  for (std::size_t i = 0; i < block.size(); ++i) {
+    if (!is_finite(std::bit_cast<std::uint32_t>(block[i])))
+      return fail(Code::kBadValue, "values", at + i, "the value at this position is not finite");
   }
   return fail(
-      Code::kNotRepresentable, "values", begin,
-      "the " + std::to_string(count) +
+      Code::kNotRepresentable, "values", at,
+      "the " + std::to_string(block.size()) +
           " values from this position on are not numbers of one scale of the codec; quantise before packing");
 }
 
+// Those of a block's slots that are not zero, in place or in `room`.
+std::span<const float> nonzero(std::span<const float> slots, float* room) {
+  if (count_nonzero(slots) == slots.size()) return slots;
+  return {room, copy_nonzero(slots, slots, room)};
+}
+
 template <class Format>
-Status pack_as(Codec codec, std::span<const std::uint8_t> counts, std::span<const float> values, Bytes table,
-               Bytes codes) {
+Status pack_as(Codec codec, std::span<const float> slots, Bytes table, Bytes codes) {
+  float room[kValueBlock];
   std::size_t at = 0;
   std::uint8_t *entry = table.data(), *to = codes.data();
-  for (const std::uint8_t count : counts) {
-    const auto block = values.subspan(at, count);
+  for (std::size_t i = 0; i < slots.size(); i += kValueBlock) {
+    const auto block = nonzero(slots.subspan(i, std::min(kValueBlock, slots.size() - i)), room);
+    if (block.empty()) continue;
     const std::uint32_t largest = largest_magnitude(block);
     const std::uint16_t scale = Format::scale_of(largest);
     if (!is_finite(largest) || !Format::valid(scale) || !Format::pack(block, scale, to)) {
-      return unsendable(values, at, count);
+      return unsendable(block, at);
     }
-    entry[0] = count;
+    entry[0] = static_cast<std::uint8_t>(block.size());
     std::memcpy(entry + 1, &scale, table_bytes(codec) - 1);
     entry += table_bytes(codec);
-    to += code_bytes(codec, count);
-    at += count;
+    to += code_bytes(codec, block.size());
+    at += block.size();
   }
   return {};
 }
@@ -220,16 +229,9 @@ bool valid_scale(Codec codec, std::uint16_t scale) {
   return with_format(codec, [&](auto format) { return decltype(format)::valid(scale); });
 }
 
-std::uint64_t section_bytes(Codec codec, std::span<const std::uint8_t> counts) {
-  std::uint64_t bytes = counts.size() * table_bytes(codec);
-  for (const std::uint8_t count : counts) bytes += code_bytes(codec, count);
-  return bytes;
-}
-
-Status pack_blocks(Codec codec, std::span<const std::uint8_t> counts, std::span<const float> values,
-                   Bytes table, Bytes codes) {
-  return with_format(
-      codec, [&](auto format) { return pack_as<decltype(format)>(codec, counts, values, table, codes); });
+Status pack_blocks(Codec codec, std::span<const float> slots, Bytes table, Bytes codes) {
+  return with_format(codec,
+                     [&](auto format) { return pack_as<decltype(format)>(codec, slots, table, codes); });
 }
 
 ValueBlock read_table_entry(Codec codec, const std::uint8_t* entry) {

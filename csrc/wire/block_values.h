@@ -41,13 +41,10 @@ struct ValueBlock {
 
 bool valid_scale(Codec codec, std::uint16_t scale);
 
-// Bytes of the table's entries and codes of blocks with so many values each.
-std::uint64_t section_bytes(Codec codec, std::span<const std::uint8_t> counts);
-
-// The sections of blocks with counts[i] values each: `table` and `codes` have the bytes that they take. An
-// error names the place in `values`.
-Status pack_blocks(Codec codec, std::span<const std::uint8_t> counts, std::span<const float> values,
-                   Bytes table, Bytes codes);
+// The sections of the values in `slots`, kValueBlock of them to a block, less those that are zero and the
+// blocks that have no others: `table` and `codes` have the bytes that they take. An error counts the values
+// before it.
+Status pack_blocks(Codec codec, std::span<const float> slots, Bytes table, Bytes codes);
 
 ValueBlock read_table_entry(Codec codec, const std::uint8_t* entry);
 

@@ -20,16 +20,23 @@ void scatter(std::span<const std::uint64_t> indices, const std::uint8_t* from, s
   }
 }
 
-// Entries [begin, end) of all: packed side by side, some at a time, and then put where they belong.
-Status scatter_range(Codec codec, std::span<const std::uint64_t> indices, std::span<const float> values,
-                     std::size_t begin, std::size_t end, Bytes packed) {
+// A piece's entries: packed side by side, some at a time, and then put where they belong.
+Status scatter_piece(Codec codec, const Entries& entries, const Piece& piece, Bytes packed) {
   constexpr std::size_t kAtATime = 512;
+  std::uint64_t room[kAtATime];
+  float values_room[kAtATime];
   std::uint8_t together[kAtATime * sizeof(float)];
-  for (std::size_t at = begin; at < end; at += kAtATime) {
-    const std::size_t n = std::min(kAtATime, end - at), width = value_bytes(codec);
-    DGS_WIRE_TRY(pack_range(codec, values, at, Bytes(together, n * width)));
-    width == 4 ? scatter<std::uint32_t>(indices.subspan(at, n), together, packed.data())
-               : scatter<std::uint16_t>(indices.subspan(at, n), together, packed.data());
+  const std::size_t width = value_bytes(codec);
+  Cursor at(entries, {&piece, 1}, 0), values_at = at;
+  for (std::size_t done = 0; done < piece.kept; done += kAtATime) {
+    const std::size_t n = std::min(kAtATime, piece.kept - done);
+    const auto indices = at.take(unsigned_of(entries.indices), n, room);
+    Status status =
+        pack_values(codec, values_at.take(entries.values, n, values_room), Bytes(together, n * width));
+    if (!status.ok()) status.value += piece.entry + done;
+    DGS_WIRE_TRY(std::move(status));
+    width == 4 ? scatter<std::uint32_t>(indices, together, packed.data())
+               : scatter<std::uint16_t>(indices, together, packed.data());
   }
   return {};
 }
@@ -46,18 +53,18 @@ Status pack_whole(Codec codec, std::span<const float> values, Bytes packed, Pool
   return failure.take();
 }
 
-// A task owns the slots from its first entry to the next task's.
-Status pack_scattered(Codec codec, std::span<const std::uint64_t> indices, std::span<const float> values,
-                      Bytes packed, Pool* pool) {
+// A task owns the places from its piece's first index to the next one's.
+Status pack_scattered(Codec codec, const Entries& entries, std::span<const Piece> pieces, Bytes packed,
+                      Pool* pool) {
   const std::size_t width = value_bytes(codec), numel = packed.size() / width;
-  if (values.size() == numel) return pack_whole(codec, values, packed, pool);
+  const auto indices = unsigned_of(entries.indices);
+  if (pieces.empty()) std::fill(packed.begin(), packed.end(), std::uint8_t{0});
   FirstFailure failure;
-  pool->each(std::max<std::size_t>(1, pieces(values.size())), [&](std::size_t i) {
-    const std::size_t begin = i * kPieceCount, end = std::min(begin + kPieceCount, values.size());
-    const std::size_t first = begin == 0 ? 0 : indices[begin];
-    const std::size_t last = end == values.size() ? numel : indices[end];
+  pool->each(pieces.size(), [&](std::size_t i) {
+    const std::size_t first = i == 0 ? 0 : indices[pieces[i].slot];
+    const std::size_t last = i + 1 == pieces.size() ? numel : indices[pieces[i + 1].slot];
     std::fill_n(packed.data() + first * width, (last - first) * width, std::uint8_t{0});
-    failure.note(i, scatter_range(codec, indices, values, begin, end, packed));
+    failure.note(i, scatter_piece(codec, entries, pieces[i], packed));
   });
   return failure.take();
 }

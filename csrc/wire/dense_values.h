@@ -6,6 +6,7 @@
 #include <span>
 
 #include "wire/bytes.h"
+#include "wire/entries.h"
 #include "wire/header.h"
 #include "wire/pool.h"
 #include "wire/status.h"
@@ -16,8 +17,9 @@ namespace dgs::wire {
 // place in `values`.
 Status pack_whole(Codec codec, std::span<const float> values, Bytes packed, Pool* pool);
 
-// values[i] at indices[i], and +0 everywhere else; indices increase.
-Status pack_scattered(Codec codec, std::span<const std::uint64_t> indices, std::span<const float> values,
-                      Bytes packed, Pool* pool);
+// The entries that are not zero where they belong, and +0 everywhere else. An error counts the entries before
+// it.
+Status pack_scattered(Codec codec, const Entries& entries, std::span<const Piece> pieces, Bytes packed,
+                      Pool* pool);
 
 }  // namespace dgs::wire

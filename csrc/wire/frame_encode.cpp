@@ -19,8 +19,10 @@ namespace {
 constexpr std::size_t kMaxMeta = 65535;
 
 std::uint64_t values_bytes(const Scratch& scratch, Codec codec) {
-  if (in_blocks(codec)) return section_bytes(codec, scratch.counts);
-  return scratch.values.size() * value_bytes(codec);
+  if (!in_blocks(codec)) return scratch.kept() * value_bytes(codec);
+  std::uint64_t bytes = 0;
+  for (const Piece& piece : scratch.pieces) bytes += piece.tables * table_bytes(codec) + piece.codes;
+  return bytes;
 }
 
 std::uint64_t sparse_bytes(const Scratch& scratch, Codec codec) {
@@ -69,46 +71,52 @@ void cut_parts(Scratch* scratch) {
   if (part.blocks > 0) scratch->parts.push_back(part);
 }
 
-void write_part(const Scratch& scratch, const Part& part, Bytes streams) {
-  std::uint64_t entry = part.entry, stream = part.stream;
-  for (std::size_t i = part.block; i < part.block + part.blocks; ++i) {
-    const Block& block = scratch.blocks[i];
-    write_streams(block, std::span<const std::uint64_t>(scratch.indices).subspan(entry, block.count),
+void write_part(const Entries& entries, const Scratch& scratch, const Part& part, Bytes streams) {
+  std::uint64_t room[kBlockCount];
+  Cursor at(entries, scratch.pieces, scratch.blocks[part.block].first);
+  std::uint64_t stream = part.stream;
+  for (const Block& block : std::span(scratch.blocks).subspan(part.block, part.blocks)) {
+    if (block.form == BlockForm::kRun) continue;
+    at.seek(block.first);
+    write_streams(block, at.take(unsigned_of(entries.indices), block.count, room),
                   streams.subspan(stream, block.stream_bytes()));
-    entry += block.count;
     stream += block.stream_bytes();
   }
 }
 
-Status pack_part(Codec codec, std::span<const float> values, const Part& part, Bytes packed) {
+Status pack_part(Codec codec, const Entries& entries, const Scratch& scratch, const Part& part,
+                 Bytes packed) {
+  constexpr std::size_t kAtATime = 1024;
+  float room[kAtATime];
   const std::size_t width = value_bytes(codec);
-  return pack_range(codec, values, part.entry, packed.subspan(part.entry * width, part.entries * width));
+  Cursor at(entries, scratch.pieces, scratch.blocks[part.block].first);
+  for (std::uint64_t done = 0; done < part.entries; done += kAtATime) {
+    const std::size_t n = std::min(kAtATime, part.entries - done);
+    Status status = pack_values(codec, at.take(entries.values, n, room),
+                                packed.subspan((part.entry + done) * width, n * width));
+    if (!status.ok()) status.value += part.entry + done;
+    DGS_WIRE_TRY(std::move(status));
+  }
+  return {};
 }
 
-// Value blocks of about a piece's values at a time: where each part's go follows from the counts before it.
-Status pack_all_blocks(Codec codec, Scratch* scratch, Bytes section, Pool* pool) {
-  constexpr std::size_t kShare = kPieceCount / kValueBlock;
-  const std::span<const std::uint8_t> counts(scratch->counts);
+// A piece's value blocks at a time: where they go follows from the pieces before it.
+Status pack_all_blocks(Codec codec, const Entries& entries, Scratch* scratch, Bytes section, Pool* pool) {
+  const std::size_t entry_size = table_bytes(codec);
   scratch->parts.clear();
   Part part;
-  for (part.block = 0; part.block < counts.size(); part.block += part.blocks) {
-    part.blocks = std::min(kShare, counts.size() - part.block);
-    part.entries = part.bytes = 0;
-    for (const std::uint8_t count : counts.subspan(part.block, part.blocks)) {
-      part.entries += count;
-      part.bytes += code_bytes(codec, count);
-    }
+  for (const Piece& piece : scratch->pieces) {
+    part = {part.block + part.blocks, piece.tables, piece.entry, piece.kept,
+            part.stream + part.bytes, piece.codes};
     scratch->parts.push_back(part);
-    part.entry += part.entries;
-    part.stream += part.bytes;
   }
-  const std::size_t entry_size = table_bytes(codec);
-  const Bytes table = section.first(counts.size() * entry_size), codes = section.subspan(table.size());
+  const Bytes table = section.first((part.block + part.blocks) * entry_size),
+              codes = section.subspan(table.size());
   FirstFailure failure;
   pool->each(scratch->parts.size(), [&](std::size_t i) {
     const Part& my = scratch->parts[i];
-    Status status = pack_blocks(codec, counts.subspan(my.block, my.blocks),
-                                std::span<const float>(scratch->values).subspan(my.entry, my.entries),
+    const Piece& piece = scratch->pieces[i];
+    Status status = pack_blocks(codec, entries.values.subspan(piece.slot, piece.slots),
                                 table.subspan(my.block * entry_size, my.blocks * entry_size),
                                 codes.subspan(my.stream, my.bytes));
     if (!status.ok()) status.value += my.entry;
@@ -117,7 +125,7 @@ Status pack_all_blocks(Codec codec, Scratch* scratch, Bytes section, Pool* pool)
   return failure.take();
 }
 
-Status write_sparse(Scratch* scratch, Codec codec, Bytes body, Pool* pool) {
+Status write_sparse(const Entries& entries, Scratch* scratch, Codec codec, Bytes body, Pool* pool) {
   Writer writer(body);
   writer.write(static_cast<std::uint8_t>(BodyForm::kSparse));
   writer.varint(scratch->blocks.size());
@@ -131,15 +139,21 @@ Status write_sparse(Scratch* scratch, Codec codec, Bytes body, Pool* pool) {
   const Bytes streams = body.subspan(writer.position(), body.size() - writer.position() - values.size());
   FirstFailure failure;
   pool->each(scratch->parts.size(), [&](std::size_t i) {
-    write_part(*scratch, scratch->parts[i], streams);
-    if (!in_blocks(codec)) failure.note(i, pack_part(codec, scratch->values, scratch->parts[i], values));
+    write_part(entries, *scratch, scratch->parts[i], streams);
+    if (!in_blocks(codec)) failure.note(i, pack_part(codec, entries, *scratch, scratch->parts[i], values));
   });
-  return in_blocks(codec) ? pack_all_blocks(codec, scratch, values, pool) : failure.take();
+  return in_blocks(codec) ? pack_all_blocks(codec, entries, scratch, values, pool) : failure.take();
 }
 
-Status write_scattered(const Scratch& scratch, Codec codec, Bytes body, Pool* pool) {
+Status write_whole(const Entries& entries, const Scratch& scratch, Codec codec, Bytes body, Pool* pool) {
   body[0] = static_cast<std::uint8_t>(BodyForm::kDense);
-  return pack_scattered(codec, scratch.indices, scratch.values, body.subspan(1), pool);
+  const std::span<const Piece> pieces(scratch.pieces);
+  const std::size_t numel = (body.size() - 1) / value_bytes(codec);
+  // Nothing is missing, and no slot lies between.
+  if (scratch.kept() == numel && numel > 0 && pieces.back().end() - pieces.front().slot == numel) {
+    return pack_whole(codec, entries.values.subspan(pieces.front().slot, numel), body.subspan(1), pool);
+  }
+  return pack_scattered(codec, entries, pieces, body.subspan(1), pool);
 }
 
 }  // namespace
@@ -167,18 +181,18 @@ Status encode_sparse(Header header, ConstBytes meta, const Entries& entries, std
     return fail(Code::kArgument, "codec", 0, "values need a codec other than 0, opaque bytes");
   }
   if (numel > kMaxNumel) return fail(Code::kArgument, "numel", numel, "must be at most 2^48");
-  DGS_WIRE_TRY(gather(entries, numel, scratch, pool));
+  DGS_WIRE_TRY(gather(entries, header.codec, numel, scratch, pool));
   const std::uint64_t sparse = sparse_bytes(*scratch, header.codec);
   const std::uint64_t dense = 1 + numel * value_bytes(header.codec);
-  const bool scatter = dense < sparse && !in_blocks(header.codec);
+  const bool whole = dense < sparse && !in_blocks(header.codec);
   Bytes body;
-  DGS_WIRE_TRY(claim_body(&header, meta, scatter ? dense : sparse, out, &body));
-  header.count = scatter ? numel : scratch->indices.size();
-  Status status = scatter ? write_scattered(*scratch, header.codec, body, pool)
-                          : write_sparse(scratch, header.codec, body, pool);
+  DGS_WIRE_TRY(claim_body(&header, meta, whole ? dense : sparse, out, &body));
+  header.count = whole ? numel : scratch->kept();
+  Status status = whole ? write_whole(entries, *scratch, header.codec, body, pool)
+                        : write_sparse(entries, scratch, header.codec, body, pool);
   if (!status.ok()) {
-    status.detail += " (element " + std::to_string(scratch->indices[status.value]) + " of the vector)";
-    status.value = scratch->indices[status.value];
+    status.value = index_of(entries, scratch->pieces, status.value);
+    status.detail += " (element " + std::to_string(status.value) + " of the vector)";
     return status;
   }
   *length = seal(header, out);

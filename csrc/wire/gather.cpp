@@ -2,12 +2,10 @@
 #include "wire/gather.h"
 
 #include <algorithm>
-#include <bit>
-#include <cstring>
+#include <array>
 #include <string>
 
 #include "wire/block_values.h"
-#include "wire/half.h"
 #include "wire/plan.h"
 
 namespace dgs::wire {
@@ -39,12 +37,10 @@ Status check_entries(const Entries& entries) {
   return {};
 }
 
-constexpr std::size_t value_blocks(std::size_t slots) { return (slots + kValueBlock - 1) / kValueBlock; }
-
-// Piece after piece, each with the room that it may need; returns one that would begin behind them all. An
-// index out of order makes `next` of the piece after it wrong, which does not matter: its own piece comes
-// first and refuses it.
-Piece cut(const Entries& entries, std::vector<Piece>* pieces) {
+// Piece after piece, each with the room that its blocks may need; returns how much that is. An index out of
+// order makes `next` of the piece after it wrong, which does not matter: its own piece comes first and
+// refuses it.
+std::size_t cut(const Entries& entries, std::vector<Piece>* pieces) {
   static_assert(kPieceCount % kValueBlock == 0);
   pieces->clear();
   Piece piece;
@@ -55,13 +51,11 @@ Piece cut(const Entries& entries, std::vector<Piece>* pieces) {
       piece.slots = std::min(end - piece.slot, kPieceCount);
       pieces->push_back(piece);
       piece.slot += piece.slots;
-      piece.at += piece.slots;
       piece.block += max_blocks(piece.slots);
-      piece.counts += value_blocks(piece.slots);
       piece.next = static_cast<std::uint64_t>(entries.indices[piece.slot - 1]) + 1;
     }
   }
-  return piece;
+  return piece.block;
 }
 
 Status disordered(const Entries& entries, const Piece& piece, std::uint64_t numel) {
@@ -90,98 +84,86 @@ bool ordered(std::span<const std::int64_t> indices, std::uint64_t next, std::uin
   return seen < 2 * kMaxNumel && first >= next && static_cast<std::uint64_t>(indices.back()) < numel;
 }
 
-bool any_zero(std::span<const float> values) {
-  std::uint32_t found = 0;
-  for (const float value : values) found |= is_zero(std::bit_cast<std::uint32_t>(value)) ? ~0u : 0u;
-  return found != 0;
+void count_values(std::span<const float> values, Codec codec, Piece* piece) {
+  const std::size_t together = in_blocks(codec) ? kValueBlock : kPieceCount;
+  piece->kept = 0;
+  for (std::size_t i = 0; i < values.size(); i += together) {
+    const std::size_t count = count_nonzero(values.subspan(i, std::min(together, values.size() - i)));
+    piece->kept += count;
+    if (!in_blocks(codec) || count == 0) continue;
+    piece->tables += 1;
+    piece->codes += code_bytes(codec, count);
+  }
 }
 
-// The entries of one value block that are not zero; returns how many. Each is written where the next one kept
-// belongs, without a branch: which of them are zero is anyone's guess.
-std::size_t copy_nonzero(std::span<const std::int64_t> from, std::span<const float> values,
-                         std::uint64_t* indices, float* to) {
-  std::size_t kept = 0;
-  for (std::size_t i = 0; i < from.size(); ++i) {
-    indices[kept] = static_cast<std::uint64_t>(from[i]);
-    to[kept] = values[i];
-    kept += is_zero(std::bit_cast<std::uint32_t>(values[i])) ? 0 : 1;
-  }
-  return kept;
+std::size_t plan_nonzero(std::span<const std::uint64_t> indices, std::span<const float> values,
+                         Block* planned) {
+  std::uint64_t together[kPieceCount];
+  return plan({together, copy_nonzero(indices, values, together)}, planned);
 }
 
-std::size_t copy(std::span<const std::int64_t> from, std::span<const float> values, std::uint64_t* indices,
-                 float* to, std::uint8_t* counts) {
-  if (!any_zero(values)) {
-    std::memcpy(indices, from.data(), from.size_bytes());
-    std::memcpy(to, values.data(), values.size_bytes());
-    std::fill_n(counts, value_blocks(from.size()), static_cast<std::uint8_t>(kValueBlock));
-    if (from.size() % kValueBlock != 0) {
-      counts[from.size() / kValueBlock] = static_cast<std::uint8_t>(from.size() % kValueBlock);
-    }
-    return from.size();
-  }
-  std::size_t kept = 0;
-  for (std::size_t i = 0; i < from.size(); i += kValueBlock) {
-    const std::size_t n = std::min(kValueBlock, from.size() - i);
-    const std::size_t more =
-        copy_nonzero(from.subspan(i, n), values.subspan(i, n), indices + kept, to + kept);
-    *counts++ = static_cast<std::uint8_t>(more);
-    kept += more;
-  }
-  return kept;
-}
-
-Status gather_piece(const Entries& entries, std::uint64_t numel, Piece* piece, Scratch* scratch) {
+Status gather_piece(const Entries& entries, Codec codec, std::uint64_t numel, Piece* piece, Block* planned) {
   const auto indices = entries.indices.subspan(piece->slot, piece->slots);
   const auto values = entries.values.subspan(piece->slot, piece->slots);
   if (!ordered(indices, piece->next, numel)) return disordered(entries, *piece, numel);
-  std::uint64_t* const to = scratch->indices.data() + piece->at;
-  piece->kept = copy(indices, values, to, scratch->values.data() + piece->at,
-                     scratch->planned_counts.data() + piece->counts);
-  piece->blocks = plan({to, piece->kept}, scratch->planned.data() + piece->block);
+  count_values(values, codec, piece);
+  piece->blocks = piece->no_zeros() ? plan(unsigned_of(indices), planned)
+                                    : plan_nonzero(unsigned_of(indices), values, planned);
   return {};
 }
 
-// Moves the pieces together where zeros have left holes, and their blocks.
-void join_pieces(Scratch* scratch) {
-  std::size_t at = 0;
-  scratch->blocks.clear();
-  for (const Piece& piece : scratch->pieces) {
-    if (at != piece.at) {
-      std::copy_n(scratch->indices.begin() + static_cast<std::ptrdiff_t>(piece.at), piece.kept,
-                  scratch->indices.begin() + static_cast<std::ptrdiff_t>(at));
-      std::copy_n(scratch->values.begin() + static_cast<std::ptrdiff_t>(piece.at), piece.kept,
-                  scratch->values.begin() + static_cast<std::ptrdiff_t>(at));
+// The indices of the last blocks, as many as may be joined.
+class Tail {
+ public:
+  void add(const Entries& entries, const Piece& piece, const Block& block) {
+    if (block.count > kMergeCount) {  // it is joined with none, and nothing before it with what follows
+      count_ = 0;
+      return;
     }
-    for (std::size_t i = piece.block; i < piece.block + piece.blocks; ++i) {
-      at += scratch->planned[i].count;
-      append(std::span<const std::uint64_t>(scratch->indices).first(at), scratch->planned[i],
-             &scratch->blocks);
+    if (count_ + block.count > indices_.size()) {
+      std::copy_n(indices_.begin() + (count_ - kMergeCount), kMergeCount, indices_.begin());
+      count_ = kMergeCount;
     }
+    std::uint64_t* const to = indices_.data() + count_;
+    const auto found =
+        Cursor(entries, {&piece, 1}, block.first).take(unsigned_of(entries.indices), block.count, to);
+    if (found.data() != to) std::copy(found.begin(), found.end(), to);
+    count_ += block.count;
   }
-  scratch->indices.resize(at);
-  scratch->values.resize(at);
-  scratch->counts.clear();
-  for (const std::uint8_t count : scratch->planned_counts) {
-    if (count != 0) scratch->counts.push_back(count);
+
+  std::span<const std::uint64_t> indices() const { return {indices_.data(), count_}; }
+
+ private:
+  std::array<std::uint64_t, 2 * kMergeCount> indices_;
+  std::size_t count_ = 0;
+};
+
+void join_pieces(const Entries& entries, Scratch* scratch) {
+  Tail tail;
+  std::size_t entry = 0;
+  scratch->blocks.clear();
+  for (Piece& piece : scratch->pieces) {
+    piece.entry = entry;
+    entry += piece.kept;
+    for (std::size_t i = piece.block; i < piece.block + piece.blocks; ++i) {
+      tail.add(entries, piece, scratch->planned[i]);
+      append(tail.indices(), scratch->planned[i], &scratch->blocks);
+    }
   }
 }
 
 }  // namespace
 
-Status gather(const Entries& entries, std::uint64_t numel, Scratch* scratch, Pool* pool) {
+Status gather(const Entries& entries, Codec codec, std::uint64_t numel, Scratch* scratch, Pool* pool) {
   DGS_WIRE_TRY(check_entries(entries));
-  const Piece end = cut(entries, &scratch->pieces);
-  scratch->indices.resize(end.at);
-  scratch->values.resize(end.at);
-  scratch->planned.resize(end.block);
-  scratch->planned_counts.resize(end.counts);
+  scratch->planned.resize(cut(entries, &scratch->pieces));
   FirstFailure failure;
   pool->each(scratch->pieces.size(), [&](std::size_t i) {
-    failure.note(i, gather_piece(entries, numel, &scratch->pieces[i], scratch));
+    Piece* const piece = &scratch->pieces[i];
+    failure.note(i, gather_piece(entries, codec, numel, piece, scratch->planned.data() + piece->block));
   });
   DGS_WIRE_TRY(failure.take());
-  join_pieces(scratch);
+  join_pieces(entries, scratch);
   return {};
 }
 

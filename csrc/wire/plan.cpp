@@ -23,10 +23,18 @@ bool touching(const Block& a, const Block& b) {
   return a.form == BlockForm::kRun && b.form == BlockForm::kRun && a.last() + 1 == b.first;
 }
 
+Block one_run(const Block& a, const Block& b) {
+  Block run;
+  run.count = a.count + b.count;
+  run.first = a.first;
+  run.span = run.gaps();
+  return run;
+}
+
 // Joins the last blocks where one is smaller than they are: whole small tensors side by side become one run,
 // and single entries of many small tensors share one rice block. Two runs of one entry are smaller than a
 // rice block of two, so it is not enough to look at pairs.
-void join_last(Indices indices, std::vector<Block>* blocks) {
+void join_last(Indices last, std::vector<Block>* blocks) {
   const std::span<const Block> all(*blocks);
   std::uint64_t count = 0, apart = 0, least = 0;
   std::size_t keep = all.size();
@@ -37,8 +45,9 @@ void join_last(Indices indices, std::vector<Block>* blocks) {
     count += all[left].count;
     apart += cost(all[left], next);
     if (taken == 1) continue;
-    if (count > kMergeCount && !(taken == 2 && touching(all[left], all[left + 1]))) break;
-    const Block joined = plan_block(indices.last(count));
+    const bool runs = taken == 2 && touching(all[left], all[left + 1]);
+    if (count > kMergeCount && !runs) break;
+    const Block joined = runs ? one_run(all[left], all[left + 1]) : plan_block(last.last(count));
     const std::uint64_t together = cost(joined, next);
     if (together <= apart && apart - together >= least) {
       least = apart - together;
@@ -88,9 +97,9 @@ std::size_t plan(Indices indices, Block* blocks) {
   return static_cast<std::size_t>(plan_chunks(indices.subspan(begin), to) - blocks);
 }
 
-void append(Indices indices, const Block& block, std::vector<Block>* blocks) {
+void append(Indices last, const Block& block, std::vector<Block>* blocks) {
   blocks->push_back(block);
-  join_last(indices, blocks);
+  join_last(last, blocks);
 }
 
 }  // namespace dgs::wire

@@ -34,7 +34,9 @@ constexpr std::uint64_t max_blocks(std::uint64_t indices, std::uint64_t segments
 // Blocks for increasing `indices` of one segment, written to `blocks` [max_blocks]; returns how many.
 std::size_t plan(std::span<const std::uint64_t> indices, Block* blocks);
 
-// Appends `block` to `blocks`, which then cover `indices`, and joins the last of them where that is smaller.
-void append(std::span<const std::uint64_t> indices, const Block& block, std::vector<Block>* blocks);
+// Appends `block` to `blocks`, and joins the last of them where that is smaller. `last` ends with the indices
+// of the last blocks, this one's included: of those, at least, that together come to no more than
+// kMergeCount.
+void append(std::span<const std::uint64_t> last, const Block& block, std::vector<Block>* blocks);
 
 }  // namespace dgs::wire

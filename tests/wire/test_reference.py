@@ -94,8 +94,10 @@ def test_sparse_frames_mean_the_same_to_both_decoders(sample) -> None:
         sel.indices.numel(), header.codec, numel=numel, segments=len(segments), meta_bytes=len(meta)
     )
     out = torch.empty(capacity, dtype=torch.uint8)
+    before = [as_bytes(tensor) for tensor in (sel.indices, sel.values, sel.starts, sel.nnz)]
     length = wire.encode_sparse(out, header, meta, sel.indices, sel.values, sel.starts, sel.nnz, numel)
     frame = out[:length]
+    assert before == [as_bytes(tensor) for tensor in (sel.indices, sel.values, sel.starts, sel.nnz)]
 
     flat = [index for chosen, _ in segments for index in chosen]
     sent = [(index, value) for index, value in zip(flat, values, strict=True) if value != 0]
