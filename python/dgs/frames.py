@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import torch
 from torch import Tensor
 
@@ -10,6 +12,7 @@ from dgs_ext import wire
 from dgs_ext.ops import Selection
 from dgs_ext.wire import Codec, Decoded, Header
 
+from . import memory
 from .layout import Layout
 
 
@@ -54,12 +57,11 @@ class Packer:
         """Checks a frame whole and unpacks it; the entries are then in `entries` or `values`."""
         header = wire.parse_header(frame)
         if header.codec is not Codec.BYTES:
-            need = min(header.count, self._layout.numel)
-            if self._values.numel() < need:
-                self._values = torch.empty(need)
-            # All N entries are always sent dense, which needs no room for indices.
-            if self._indices.numel() < need < self._layout.numel:
-                self._indices = torch.empty(need, dtype=torch.int64)
+            most = self._layout.numel
+            need = min(header.count, most)
+            self._values = _enough(self._values, need, most)
+            if need < most:  # all N entries are always sent dense, which needs no room for indices
+                self._indices = _enough(self._indices, need, most)
         return wire.decode(
             frame,
             numel=self._layout.numel,
@@ -84,6 +86,15 @@ class Packer:
             segments=len(self._layout.segments),
             meta_bytes=len(meta),
         )
-        if self._out.numel() < capacity:
-            self._out = torch.empty(capacity, dtype=torch.uint8)
+        self._out = _enough(self._out, capacity)
         return self._out
+
+
+def _enough(buffer: Tensor, need: int, most: int = sys.maxsize) -> Tensor:
+    """`buffer` if it has `need` elements, or else a larger one; what it held is lost.
+
+    A quarter larger than needed: sizes vary from message to message, and what is not written takes no memory.
+    """
+    if buffer.numel() >= need:
+        return buffer
+    return memory.scratch(min(need + need // 4, most), buffer.dtype)

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Memory for what lives as long as a run: the methods' state, θ and the mirrors. On huge pages where Linux has them.
 
+`scratch` is for what is reused from message to message.
+
 A step reads and writes all of it and then picks out entries all over it: with pages of 4 KiB the translation of
 addresses is some tenth of its time. Kernels set to `madvise` give huge pages only to those who ask.
 """
@@ -13,6 +15,7 @@ import torch
 from torch import Tensor
 
 _HUGE = 2 << 20  # bytes of a page; where they are larger the kernel takes what it can
+_OWN = 64 << 10  # bytes from which on scratch is a mapping of its own
 
 
 def zeros(numel: int, device: torch.device | None = None) -> Tensor:
@@ -29,6 +32,19 @@ def zeros(numel: int, device: torch.device | None = None) -> Tensor:
     except OSError:
         return torch.zeros(numel)  # a kernel without them
     return torch.frombuffer(area, dtype=torch.float32, count=numel, offset=first)
+
+
+def scratch(numel: int, dtype: torch.dtype) -> Tensor:
+    """[numel] of `dtype` on the CPU, not initialised: for buffers that are as large as the largest message so far.
+
+    Large ones have a mapping of their own: what is never written takes no memory, and all of it goes back to the
+    system when one is outgrown. malloc keeps such holes, one for each size and thread.
+    """
+    nbytes = numel * dtype.itemsize
+    if nbytes < _OWN or not hasattr(mmap, "MAP_ANONYMOUS"):
+        return torch.empty(numel, dtype=dtype)
+    area = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return torch.frombuffer(area, dtype=dtype, count=numel)
 
 
 def copy_of(values: Tensor, device: torch.device) -> Tensor:

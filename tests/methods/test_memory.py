@@ -50,6 +50,37 @@ def test_without_huge_pages_it_is_torchs_memory(monkeypatch):
     assert not memory.zeros(3_000_000).any()
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.int64])
+@pytest.mark.parametrize("nbytes", [0, 8, (64 << 10) - 8, 64 << 10, 3_000_000])
+def test_scratch_has_room_for_so_many_and_stays_while_it_is_seen(nbytes, dtype):
+    x = memory.scratch(nbytes // dtype.itemsize, dtype)
+    assert x.shape == (nbytes // dtype.itemsize,) and x.dtype == dtype
+    view = x.fill_(7)[-1:]
+    del x
+    others = [memory.scratch(nbytes // dtype.itemsize, dtype).fill_(8) for _ in range(3)]
+    assert view.tolist() == [7] * min(1, nbytes) and len(others) == 3
+
+
+def resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE
+
+
+@pytest.mark.skipif(not SMAPS.exists(), reason="needs a /proc")
+def test_scratch_takes_what_is_written_and_gives_all_of_it_back():
+    before, mib = resident(), 1 << 20
+    x = memory.scratch(512 * mib, torch.uint8)
+    assert resident() - before < 64 * mib
+    x[: 128 * mib] = 1
+    assert 96 * mib < resident() - before < 256 * mib
+    del x
+    assert resident() - before < 64 * mib
+
+
+def test_where_nothing_can_be_mapped_scratch_is_torchs_memory(monkeypatch):
+    monkeypatch.delattr(mmap, "MAP_ANONYMOUS")
+    assert memory.scratch(3_000_000, torch.int64).fill_(1).sum() == 3_000_000
+
+
 @pytest.mark.skipif(
     not (SMAPS.exists() and Path("/sys/kernel/mm/transparent_hugepage").exists()),
     reason="needs a Linux with huge pages and /proc/self/smaps",

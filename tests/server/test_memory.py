@@ -12,8 +12,11 @@ from torch import Tensor
 from waiting import until
 
 from dgs.frames import Packer
+from dgs.layout import Layout
 from dgs.room import Room
 from dgs.server.desks import Desk
+from dgs_ext.selection import Selection
+from dgs_ext.wire import Codec, Header, Kind
 
 if TYPE_CHECKING:
     from conftest import Puppet, Run
@@ -68,3 +71,18 @@ def test_a_worker_costs_a_mirror(serve: Callable[..., Run]) -> None:
     until(lambda: idle, "the last answer is sent")
     assert len(idle) < 6, "those that were on their way at once, by chance, and not one for each worker"
     assert all(packer._out.numel() < model / 4 for packer in idle), "of small answers, not of a snapshot"
+
+
+def test_messages_that_grow_a_little_are_packed_and_unpacked_in_the_same_room() -> None:
+    layout = Layout([("w", (300_000,))])
+    ours, theirs = Packer(layout), Packer(layout)
+    rooms: list[set[int]] = [set(), set(), set()]
+    for entries in range(10_000, 20_000, 100):
+        indices = torch.arange(entries) * 3
+        sent = Selection(indices, torch.ones(entries), torch.tensor([0, entries]), torch.tensor([entries]))
+        header = Header(Kind.PUSH, Codec.FLOAT32, fingerprint=layout.fingerprint)
+        decoded = theirs.decode(ours.sparse(header, b"", sent))
+        assert torch.equal(theirs.entries(decoded)[0], indices)
+        for room, buffer in zip(rooms, (ours._out, theirs._indices, theirs._values), strict=True):
+            room.add(buffer.numel())
+    assert all(len(room) <= 5 for room in rooms), "a quarter more each time: 1.25^4 > 2"
