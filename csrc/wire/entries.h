@@ -10,6 +10,7 @@
 #include <span>
 
 #include "wire/half.h"
+#include "wire/vectors.h"
 
 namespace dgs::wire {
 
@@ -45,20 +46,27 @@ inline std::span<const std::uint64_t> unsigned_of(std::span<const std::int64_t> 
 
 // At most 2^32 - 1 of them, so that the compiler may count in the lanes of the values.
 inline std::size_t count_nonzero(std::span<const float> values) {
-  std::uint32_t count = 0;
-  for (const float value : values) count += is_zero(std::bit_cast<std::uint32_t>(value)) ? 0u : 1u;
-  return count;
+  return vectorised([&]() DGS_WIRE_INLINE {
+    std::uint32_t count = 0;
+    for (const float value : values) count += is_zero(std::bit_cast<std::uint32_t>(value)) ? 0u : 1u;
+    return count;
+  });
 }
 
 // Those of `slots` whose value is not zero; returns how many. Each is written where the next one kept
 // belongs, without a branch: which of them are zero is anyone's guess.
 template <class T>
 std::size_t copy_nonzero(std::span<const T> slots, std::span<const float> values, T* to) {
-  std::size_t kept = 0;
-  for (std::size_t i = 0; i < slots.size(); ++i) {
-    to[kept] = slots[i];
-    kept += is_zero(std::bit_cast<std::uint32_t>(values[i])) ? 0 : 1;
+  constexpr std::size_t kAtATime = 8;
+  std::size_t kept = 0, i = 0;
+  const auto copy = [&](std::size_t at) {
+    to[kept] = slots[at];
+    kept += is_zero(std::bit_cast<std::uint32_t>(values[at])) ? 0 : 1;
+  };
+  for (; i + kAtATime <= slots.size(); i += kAtATime) {
+    for (std::size_t j = 0; j < kAtATime; ++j) copy(i + j);
   }
+  for (; i < slots.size(); ++i) copy(i);
   return kept;
 }
 

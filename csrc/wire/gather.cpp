@@ -7,6 +7,7 @@
 
 #include "wire/block_values.h"
 #include "wire/plan.h"
+#include "wire/vectors.h"
 
 namespace dgs::wire {
 namespace {
@@ -77,10 +78,14 @@ Status disordered(const Entries& entries, const Piece& piece, std::uint64_t nume
 bool ordered(std::span<const std::int64_t> indices, std::uint64_t next, std::uint64_t numel) {
   auto seen = static_cast<std::uint64_t>(indices[0]);
   const std::uint64_t first = seen;
-  for (std::size_t i = 1; i < indices.size(); ++i) {
-    const auto index = static_cast<std::uint64_t>(indices[i]);
-    seen |= index | (index - static_cast<std::uint64_t>(indices[i - 1]) - 1);
-  }
+  seen |= vectorised([&]() DGS_WIRE_INLINE {
+    std::uint64_t bits = 0;
+    for (std::size_t i = 1; i < indices.size(); ++i) {
+      const auto index = static_cast<std::uint64_t>(indices[i]);
+      bits |= index | (index - static_cast<std::uint64_t>(indices[i - 1]) - 1);
+    }
+    return bits;
+  });
   return seen < 2 * kMaxNumel && first >= next && static_cast<std::uint64_t>(indices.back()) < numel;
 }
 

@@ -8,6 +8,7 @@
 
 #include "wire/bit_stream.h"
 #include "wire/rice_pairs.h"
+#include "wire/vectors.h"
 
 namespace dgs::wire {
 namespace {
@@ -20,7 +21,9 @@ void for_gaps(Indices indices, const Visit& visit) {
   Gap gaps[kGapsAtATime];
   while (indices.size() > 1) {
     const std::size_t n = std::min(kGapsAtATime, indices.size() - 1);
-    for (std::size_t i = 0; i < n; ++i) gaps[i] = static_cast<Gap>(indices[i + 1] - indices[i] - 1);
+    vectorised([&]() DGS_WIRE_INLINE {
+      for (std::size_t i = 0; i < n; ++i) gaps[i] = static_cast<Gap>(indices[i + 1] - indices[i] - 1);
+    });
     visit(std::span<const Gap>(gaps, n));
     indices = indices.subspan(n);
   }
@@ -35,9 +38,11 @@ using Sums = std::uint64_t[kTried];
 template <class Gap>
 void add_quotients(std::span<const Gap> gaps, unsigned most, Sums& sums) {
   for (unsigned j = 0; j < kTried && j <= most; ++j) {
-    Gap sum = 0;  // at most the block's span
-    for (const Gap gap : gaps) sum += gap >> (most - j);
-    sums[j] += sum;
+    sums[j] += vectorised([&]() DGS_WIRE_INLINE {
+      Gap sum = 0;  // at most the block's span
+      for (const Gap gap : gaps) sum += gap >> (most - j);
+      return sum;
+    });
   }
 }
 
@@ -81,7 +86,7 @@ void write_gaps(std::span<const Gap> gaps, unsigned rice, BitWriter* low, UnaryW
 
 template <class Gap>
 void write_rice(const Block& block, Indices indices, Bytes low, Bytes unary) {
-  const bool in_pairs = pairs_can_be_written();
+  const bool in_pairs = vectors_here();
   BitWriter low_bits(low);
   UnaryWriter quotients(unary);
   for_gaps<Gap>(indices, [&](std::span<const Gap> gaps) {

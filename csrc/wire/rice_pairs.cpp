@@ -4,11 +4,7 @@
 #include <algorithm>
 #include <bit>
 
-#if defined(__x86_64__)
-#define DGS_WIRE_VECTORS __attribute__((target("avx2,bmi2")))
-#else
-#define DGS_WIRE_VECTORS
-#endif
+#include "wire/vectors.h"
 
 namespace dgs::wire {
 namespace {
@@ -70,15 +66,6 @@ DGS_WIRE_VECTORS void put_pairs(const Pairs& pairs, std::size_t count, unsigned 
 }
 
 }  // namespace
-
-bool pairs_can_be_written() {
-#if defined(__x86_64__)
-  static const bool found = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2");
-  return found;
-#else
-  return false;
-#endif
-}
 
 std::size_t write_pairs(std::span<const std::uint32_t> gaps, unsigned rice, BitWriter* low,
                         UnaryWriter* unary) {

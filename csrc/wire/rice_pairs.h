@@ -13,11 +13,9 @@ namespace dgs::wire {
 // Gaps less one that are worked on at a time: they stay in the first-level cache.
 inline constexpr std::size_t kGapsAtATime = 256;
 
-// Whether write_pairs may be called here.
-bool pairs_can_be_written();
-
 // Appends the first of at most kGapsAtATime gaps to both streams, and returns how many: a multiple of four,
-// or none where a quotient is too large. The bits are those that one gap after the other would give.
+// or none where a quotient is too large. Only where vectors_here(). The bits are those that one gap after the
+// other would give.
 std::size_t write_pairs(std::span<const std::uint32_t> gaps, unsigned rice, BitWriter* low,
                         UnaryWriter* unary);
 
