@@ -25,7 +25,7 @@ struct Part {
   std::uint64_t bytes = 0;
 };
 
-// Memory that an encoder may keep between messages, so that steady state allocates nothing: a hundredth of
+// Memory that an encoder may keep between messages, so that steady state allocates nothing: a fortieth of
 // what the entries take.
 struct Scratch {
   std::vector<Piece> pieces;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A session in steady state allocates nothing: the second message of a size, and every one after it.
+// A session in steady state allocates nothing: the second message of a size, and every one after it. And the
+// first one little beside its entries.
 #include <atomic>
 #include <cstdlib>
 #include <new>
@@ -12,10 +13,11 @@
 #include "wire/thread_pool.h"
 
 namespace {
-std::atomic<std::size_t> allocations{0};
+std::atomic<std::size_t> allocations{0}, allocated{0};
 
 void* counted(std::size_t bytes) {
   ++allocations;
+  allocated += bytes;
   if (void* memory = std::malloc(bytes)) return memory;
   throw std::bad_alloc();
 }
@@ -117,10 +119,23 @@ TEST(messages_after_the_first_allocate_nothing) {
   }
 }
 
-TEST(the_counter_counts) {
-  const std::size_t before = allocations;
+TEST(the_first_message_allocates_a_fraction_of_its_entries) {
+  Alone alone;
+  for (const bool zeros : {false, true}) {
+    for (const Codec codec : {Codec::kFloat32, Codec::kInt8}) {
+      Session session(zeros);
+      const std::size_t before = allocated;
+      session.exchange(codec, &alone);
+      CHECK(allocated - before < 12 * session.indices.size() / 10);
+    }
+  }
+}
+
+TEST(the_counters_count) {
+  const std::size_t before = allocations, bytes = allocated;
   const std::vector<int> one(100, 1);
   CHECK_EQ(allocations.load(), before + static_cast<std::size_t>(one[99]));
+  CHECK_EQ(allocated.load(), bytes + 100 * sizeof(int));
 }
 
 }  // namespace
