@@ -19,7 +19,6 @@ from dgs import Layout, config
 from dgs.methods import METHODS, Hyper, Method
 from dgs.server import ServerState
 from dgs.server.budget import Budget, Plan, Unseen, predicted_bytes
-from dgs_ext import ops
 from dgs_ext.ops import Selection
 from dgs_ext.wire import Codec
 
@@ -105,8 +104,8 @@ class Training:
         ]
         one = torch.ones(1)
         counts = self.layout.counts(density)
-        self._hyper = Hyper(lr * (1 - momentum) * one, momentum * one, 0 * one, counts)
-        self._codec, self._density = codec, density
+        self._hyper = Hyper(lr * (1 - momentum) * one, momentum * one, 0 * one, counts, codec=codec)
+        self._density = density
         wide = Plan(self.layout.counts(min(1.0, workers * density)), Codec.FLOAT32)
         self._pulls = pulls or (lambda unseen: wide)
         self._budget = Budget(self.layout)
@@ -122,15 +121,13 @@ class Training:
         method, weights = self.methods[k], self.mirrors[k].weights
         update = method.step([self._problem.gradient(weights)], [weights], self._hyper)
         if isinstance(update, Selection):
-            ops.quantize_selection_(update, self.layout.offsets, int(self._codec))
             indices, values = update.compact()
             self.state.push_sparse(indices, values)
             self._budget.count(indices)
         else:
-            ops.quantize_(update, int(self._codec))
             values = update
             self.state.push_dense(values)
-        method.commit(update, self._hyper)
+        method.commit()
         self._push = float(values.norm())
         if method.dense:
             weights.copy_(self.state.snapshot().theta)
@@ -145,7 +142,7 @@ class Training:
         share = selection.total() / self.layout.numel
         if share:
             self._sent[0] += predicted_bytes(self.layout, share, plan.codec)
-        self._sent[1] += predicted_bytes(self.layout, self._density, self._codec)
+        self._sent[1] += predicted_bytes(self.layout, self._density, self._hyper.codec)
 
     def run(self, steps: int) -> Outcome:
         """So many exchanges of all workers together."""

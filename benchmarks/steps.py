@@ -48,28 +48,30 @@ def select_difference(p: Problem, lib: Library) -> None:
     lib.select_difference(p.velocity, p.residual, p.offsets, p.counts, p.out)
 
 
+def push_velocity(p: Problem, lib: Library, keep: Tensor, sampled: bool = False) -> None:
+    lib.push_velocity(
+        p.grads, p.weights, p.velocity, p.velocity_next, keep, p.lr, p.weight_decay, p.offsets, p.counts,
+        p.out, int(Codec.FLOAT32), sampled=sampled,
+    )  # fmt: skip
+
+
 def dgs(p: Problem, lib: Library) -> None:
-    step_velocity(p, lib)
-    lib.quantize_(p.out.values, int(Codec.FLOAT32))
-    lib.apply_velocity_(p.velocity_next, 1 - p.momentum, p.offsets, p.out)
+    push_velocity(p, lib, 1 - p.momentum)
 
 
 def gd(p: Problem, lib: Library) -> None:
-    step_velocity(p, lib)
-    lib.quantize_(p.out.values, int(Codec.FLOAT32))
-    lib.apply_velocity_(p.velocity_next, torch.ones_like(p.momentum), p.offsets, p.out)
+    push_velocity(p, lib, torch.ones_like(p.momentum))
 
 
 def dgc(p: Problem, lib: Library) -> None:
-    step_dgc(p, lib)
-    lib.quantize_(p.out.values, int(Codec.FLOAT32))
-    lib.apply_dgc_(p.velocity_next, p.residual_next, p.offsets, p.counts, p.out)
+    lib.push_dgc(
+        p.grads, p.weights, p.velocity, p.residual, p.velocity_next, p.residual_next, p.lr, p.weight_decay,
+        p.momentum, p.offsets, p.counts, p.out, int(Codec.FLOAT32),
+    )  # fmt: skip
 
 
 def pull(p: Problem, lib: Library) -> None:
-    select_difference(p, lib)
-    lib.quantize_(p.out.values, int(Codec.FLOAT32))
-    lib.sparse_add_(p.residual, p.offsets, p.out)
+    lib.pull(p.velocity, p.residual, p.offsets, p.counts, p.out, int(Codec.FLOAT32))
 
 
 def undo_pull(p: Problem) -> None:
@@ -80,12 +82,7 @@ def undo_pull(p: Problem) -> None:
 
 def sampled(p: Problem, lib: Library) -> None:
     """The step of dgs with a threshold from a sample for all of its selection: the count floats."""
-    lib.step_velocity(
-        p.grads, p.weights, p.velocity, p.velocity_next, p.lr, p.weight_decay, p.offsets, p.counts, p.out,
-        sampled=True,
-    )  # fmt: skip
-    lib.quantize_(p.out.values, int(Codec.FLOAT32))
-    lib.apply_velocity_(p.velocity_next, 1 - p.momentum, p.offsets, p.out)
+    push_velocity(p, lib, 1 - p.momentum, sampled=True)
 
 
 def quantize(p: Problem, lib: Library) -> None:

@@ -15,6 +15,7 @@ from typing import NoReturn
 
 import torch
 
+from dgs_ext import _composed
 from dgs_ext.build_info import REBUILD, BuildInfo
 from dgs_ext.errors import BuildError
 
@@ -61,7 +62,9 @@ def load_cuda(folder: Path, info: BuildInfo) -> str | None:
     importing works without CUDA, and the call says what is missing.
     """
     problem = _try_cuda(folder, info)
-    if problem is not None:
+    if problem is None:
+        _composed.register()
+    else:
         _explain_on_call(problem)
     return problem
 

@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 import dgs_ext  # noqa: F401  registers torch.ops.dgs
+from dgs_ext._composed import FIRST_BLOCK_CODEC
 from dgs_ext.selection import Selection
 
 __all__ = [
@@ -36,6 +37,9 @@ __all__ = [
     "apply_velocity_",
     "dense_add_",
     "dense_overflow",
+    "pull",
+    "push_dgc",
+    "push_velocity",
     "quantize_",
     "quantize_blocks_",
     "quantize_selection_",
@@ -50,7 +54,6 @@ __all__ = [
 ]
 
 _ops = torch.ops.dgs
-_FIRST_BLOCK_CODEC = 4
 
 
 def _written(*operands: Sequence[Tensor]) -> None:
@@ -151,6 +154,84 @@ def step_dgc(
     _selected(out, velocity_out, residual_out)
 
 
+def push_velocity(
+    grads: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    velocity: Sequence[Tensor],
+    velocity_out: Sequence[Tensor],
+    keep: Tensor,
+    lr: Tensor,
+    weight_decay: Tensor,
+    offsets: Tensor,
+    counts: Tensor,
+    out: Selection,
+    codec: int,
+    *,
+    sampled: bool = False,
+) -> None:
+    """Do `step_velocity`, `quantize_selection_` and `apply_velocity_` to velocity_out, in one sweep on the CPU.
+
+    keep: float32 [S], 1 - m; codec: as in quantize_ (1 to 3) and quantize_blocks_ (4 to 8); the rest as in
+    step_velocity
+    """
+    _ops.push_velocity(
+        grads, weights, velocity, velocity_out, keep, lr, weight_decay, offsets, counts,
+        out.starts, sampled, codec, out.indices, out.values, out.nnz,
+    )  # fmt: skip
+    _selected(out, velocity_out)
+
+
+def push_dgc(
+    grads: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    velocity: Sequence[Tensor],
+    residual: Sequence[Tensor],
+    velocity_out: Sequence[Tensor],
+    residual_out: Sequence[Tensor],
+    lr: Tensor,
+    weight_decay: Tensor,
+    momentum: Tensor,
+    offsets: Tensor,
+    counts: Tensor,
+    out: Selection,
+    codec: int,
+    *,
+    grad_scale: float = 1.0,
+    nesterov: bool = False,
+    sampled: bool = False,
+) -> None:
+    """Do `step_dgc`, `quantize_selection_` and `apply_dgc_` to the *_out buffers, in one sweep on the CPU.
+
+    codec: as in push_velocity; the rest as in step_dgc
+    """
+    _ops.push_dgc(
+        grads, weights, velocity, residual, velocity_out, residual_out, lr, weight_decay, momentum,
+        grad_scale, nesterov, offsets, counts, out.starts, sampled, codec, out.indices, out.values, out.nnz,
+    )  # fmt: skip
+    _selected(out, velocity_out, residual_out)
+
+
+def pull(
+    x: Sequence[Tensor],
+    mirror: Sequence[Tensor],
+    offsets: Tensor,
+    counts: Tensor,
+    out: Selection,
+    codec: int,
+    *,
+    sampled: bool = False,
+) -> None:
+    """Select of x - mirror, quantise, and add to the mirror: `select_difference` and two more, in one call.
+
+    x, mirror: float32, N elements; codec: as in push_velocity; out: as in select; nnz[s] = -1: x - mirror is
+    not finite, and the mirror's segment is as it was
+    """
+    _ops.pull(
+        x, mirror, offsets, counts, out.starts, sampled, codec, out.indices, out.values, out.nnz
+    )  # fmt: skip
+    _selected(out, mirror)
+
+
 def step_dense(
     grads: Sequence[Tensor],
     weights: Sequence[Tensor],
@@ -205,7 +286,7 @@ def quantize_blocks_(sent: Selection, offsets: Tensor, codec: int) -> None:
 
 def quantize_selection_(sent: Selection, offsets: Tensor, codec: int) -> None:
     """Round the values of `sent` to what the codec can say, by `quantize_` or `quantize_blocks_`."""
-    if codec >= _FIRST_BLOCK_CODEC:
+    if codec >= FIRST_BLOCK_CODEC:
         quantize_blocks_(sent, offsets, codec)
     else:
         quantize_(sent.values, codec)

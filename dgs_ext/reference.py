@@ -8,11 +8,14 @@ alpha=), so that each is rounded on its own. See csrc/ops.cpp for the operands.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import torch
 from torch import Tensor
+
+from dgs_ext._composed import Composed
 
 SAMPLE = 4096
 SMALLEST_NORMAL = 2.0**-126
@@ -323,3 +326,7 @@ def dense_overflow(x: Sequence[Tensor], offsets: Tensor, values: Tensor, first: 
 
 def _lowest(indices: Tensor, first: Tensor) -> None:
     first.fill_(int(indices.min()) if indices.numel() else -1)
+
+
+_together = Composed(sys.modules[__name__])
+push_velocity, push_dgc, pull = _together.push_velocity, _together.push_dgc, _together.pull

@@ -258,4 +258,13 @@ inline BlockCodec check_block_codec(const Call& call, int64_t codec) {
   return static_cast<BlockCodec>(codec);
 }
 
+// Of any codec of values.
+inline int64_t check_any_codec(const Call& call, int64_t codec) {
+  DGS_CHECK(
+      call, codec >= 1 && codec <= kLastBlockCodec, "codec = ", codec,
+      ", must be 1 (float32), 2 (float16), 3 (bfloat16), 4 (int8), 5 (level4), 6 (level3), 7 (level2) or 8 "
+      "(sign)");
+  return codec;
+}
+
 }  // namespace dgs

@@ -90,7 +90,10 @@ DGS_HD T scaled(T lr, T g) {
   return flush(mul_rn(lr, g));
 }
 // v = fl(u - fl(keep * q)), keep = fl(1 - m): SAMomentum in one buffer.
-DGS_HD float kept(float u, float keep, float q) { return sub_rn(u, mul_rn(keep, q)); }
+template <class T>
+DGS_HD T kept(T u, T keep, T q) {
+  return sub_rn(u, mul_rn(keep, q));
+}
 
 // DGC: u = fl(fl(m * u) + g); what enters the residual is lr * u, or with Nesterov lr * (g + m * u_new).
 template <class T>

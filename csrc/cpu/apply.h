@@ -60,7 +60,6 @@ int64_t first_outside(const Entries& entries, const std::vector<Range>& ranges, 
 }
 
 // The element of a segment that is written some slots later; it is most often in no cache.
-constexpr int64_t kEarly = 192;
 inline int64_t later(const Segments& segments, const Entries& entries, const Range& range, int64_t slot) {
   const int64_t last = entries.starts[range.segment] + range.end - 1;
   return entries.indices[std::min(slot + kEarly, last)] - segments.offsets[range.segment];

@@ -18,7 +18,9 @@ DGS_HD void load(const Half* p, float& to) { to = from_float16(p->bits); }
 DGS_HD void load(const BFloat16* p, float& to) { to = from_bfloat16(p->bits); }
 DGS_HD void store(float* p, float x) { *p = x; }
 DGS_HD void stream(float* p, float x) { *p = x; }
+DGS_HD void splat(uint32_t x, uint32_t& to) { to = x; }
 DGS_HD uint32_t larger(uint32_t a, uint32_t b) { return a > b ? a : b; }
+DGS_HD float where_above(uint32_t m, uint32_t bound, float a, float b) { return m > bound ? a : b; }
 using dgs::magnitude;
 using dgs::mul_rn;
 using dgs::sub_rn;
@@ -29,8 +31,8 @@ DGS_HD T loaded(const P* p) {
   load(p, x);
   return x;
 }
-template <class T>
-DGS_HD T all(float x) {
+template <class T, class X>
+DGS_HD T all(X x) {
   T lanes;
   splat(x, lanes);
   return lanes;
@@ -61,7 +63,7 @@ struct Stream {
 };
 
 // From prefetching to use, in elements; the processor's own prefetching ends with a page.
-constexpr int64_t kAhead = 1024;
+constexpr int64_t kAhead = 1536;
 
 // The lines of p[i .. i + kLength).
 template <int64_t kLength, class P>
@@ -71,7 +73,8 @@ DGS_HD void prefetch(const P* p, int64_t i) {
 }
 
 // Each kind's arithmetic at element i, or at the elements i .. i + kLanes: returns what is selected from,
-// puts what is stored, and adds to `largest` the magnitude of what is stored beside it.
+// puts what is stored (of magnitudes above `bound` what is left when they have been sent), and adds to
+// `largest` the magnitude of what goes beside it.
 struct Plain {
   const float* x;
   template <int64_t kLength>
@@ -105,6 +108,7 @@ struct Rates {
   const G* gradient;
   const float* weights;
   float lr, weight_decay, momentum, grad_scale;
+  uint32_t bound;
 
   template <int64_t kLength>
   DGS_HD void ahead(int64_t i) const {
@@ -124,6 +128,7 @@ template <class G, bool kDecay>
 struct Velocity : Rates<G, kDecay> {
   const float* v;
   float* u_out;
+  float keep;
 
   template <int64_t kLength>
   DGS_HD void ahead(int64_t i) const {
@@ -135,7 +140,7 @@ struct Velocity : Rates<G, kDecay> {
     T u = loaded<T>(v + i);
     if constexpr (!__is_same(G, NoGradient))
       u = accumulated(u, all<T>(this->lr), this->decayed_at(i, loaded<T>(this->gradient + i)));
-    put(u_out + i, u);
+    put(u_out + i, where_above(magnitude(u), all<M>(this->bound), kept(u, all<T>(keep), u), u));
     return u;
   }
 };
@@ -144,6 +149,7 @@ template <class G, bool kDecay, bool kNesterov>
 struct Dgc : Rates<G, kDecay> {
   const float *v, *r;
   float *v_out, *r_out;
+  uint32_t mask_bound;  // of the magnitudes that lose their momentum
 
   template <int64_t kLength>
   DGS_HD void ahead(int64_t i) const {
@@ -161,8 +167,9 @@ struct Dgc : Rates<G, kDecay> {
       u = dgc_velocity(u, m, g);
       sum = accumulated(sum, all<T>(this->lr), dgc_update(u, m, g, kNesterov));
     }
-    put(v_out + i, u);
-    put(r_out + i, sum);
+    const M m = magnitude(sum);
+    put(v_out + i, where_above(m, all<M>(mask_bound), all<T>(0.0f), u));
+    put(r_out + i, where_above(m, all<M>(this->bound), all<T>(0.0f), sum));
     largest = larger(largest, magnitude(u));
     return sum;
   }
@@ -183,27 +190,35 @@ struct Dense : Rates<G, kDecay> {
 
 // Calls f with the operand's arithmetic.
 template <class G, bool kDecay, class F>
-DGS_HD auto with_step(const Operand& o, const F& f) {
-  const Rates<G, kDecay> rates{
-      static_cast<const G*>(o.gradient.data), o.weights, o.lr, o.weight_decay, o.momentum, o.grad_scale};
-  if (o.kind == Kind::kVelocity) return f(Velocity<G, kDecay>{rates, o.x, o.x_out});
-  if (o.nesterov) return f(Dgc<G, kDecay, true>{rates, o.x, o.y, o.x_out, o.y_out});
-  return f(Dgc<G, kDecay, false>{rates, o.x, o.y, o.x_out, o.y_out});
+DGS_HD auto with_step(const Operand& o, uint32_t bound, const F& f) {
+  const Rates<G, kDecay> rates{static_cast<const G*>(o.gradient.data),
+                               o.weights,
+                               o.lr,
+                               o.weight_decay,
+                               o.momentum,
+                               o.grad_scale,
+                               bound};
+  if (o.kind == Kind::kVelocity) return f(Velocity<G, kDecay>{rates, o.x, o.x_out, o.keep});
+  const uint32_t mask_bound = o.masked ? bound : kNothing;
+  if (o.nesterov) return f(Dgc<G, kDecay, true>{rates, o.x, o.y, o.x_out, o.y_out, mask_bound});
+  return f(Dgc<G, kDecay, false>{rates, o.x, o.y, o.x_out, o.y_out, mask_bound});
 }
+// take: as in Reach.
 template <class F>
-auto with_arithmetic(const Operand& o, const F& f) {
+auto with_arithmetic(const Operand& o, uint32_t take, const F& f) {
+  const uint32_t bound = take == kNothing ? kNothing : take - 1;
   if (o.kind == Kind::kPlain) return f(Plain{o.x});
   if (o.kind == Kind::kDifference) return f(Difference{o.x, o.y});
   const bool decay = o.weight_decay != 0.0f;
   switch (o.gradient.type) {
     case GradientType::kFloat32:
-      return decay ? with_step<float, true>(o, f) : with_step<float, false>(o, f);
+      return decay ? with_step<float, true>(o, bound, f) : with_step<float, false>(o, bound, f);
     case GradientType::kFloat16:
-      return decay ? with_step<Half, true>(o, f) : with_step<Half, false>(o, f);
+      return decay ? with_step<Half, true>(o, bound, f) : with_step<Half, false>(o, bound, f);
     case GradientType::kBFloat16:
-      return decay ? with_step<BFloat16, true>(o, f) : with_step<BFloat16, false>(o, f);
+      return decay ? with_step<BFloat16, true>(o, bound, f) : with_step<BFloat16, false>(o, bound, f);
     default:
-      return with_step<NoGradient, false>(o, f);
+      return with_step<NoGradient, false>(o, bound, f);
   }
 }
 

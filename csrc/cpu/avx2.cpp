@@ -30,7 +30,7 @@
 
 namespace dgs::cpu {
 
-const Loops kAvx2{"avx2",      avx2::sweep,    avx2::sample,          avx2::keep, avx2::between,
+const Loops kAvx2{"avx2",      avx2::sweep,    avx2::sample,          avx2::keep, avx2::within,
                   avx2::scale, avx2::quantize, avx2::quantize_blocks, avx2::add,  avx2::largest_difference};
 
 }  // namespace dgs::cpu

@@ -42,7 +42,10 @@ inline Cut cut_at(const Loops& loops, const Run* runs, int64_t n, uint32_t low, 
   const uint32_t first = low + (bin << shift), last = first + ((1u << shift) - 1);
   int64_t found = 0;
   for (int64_t r = 0; r < n; ++r) {
-    found += loops.between(runs[r].values, runs[r].count, first, last, inside.data() + found);
+    uint32_t* mine = inside.data() + found;
+    const int64_t more = loops.within(runs[r].values, runs[r].count, first, last, mine);
+    for (int64_t i = 0; i < more; ++i) mine[i] = magnitude(runs[r].values[mine[i]]);
+    found += more;
   }
   const auto smallest = inside.begin() + (k - 1), end = inside.begin() + found;
   std::nth_element(inside.begin(), smallest, end, std::greater<>());

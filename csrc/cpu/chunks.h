@@ -16,6 +16,7 @@ namespace dgs::cpu {
 constexpr int64_t kBlock = 1024;       // values worked on at a time: they stay in the first-level cache
 constexpr int64_t kChunk = 1 << 15;    // values of one task, whose candidates fit on the stack
 constexpr int64_t kEntries = 1 << 14;  // entries of one task: each may touch a line of its own
+constexpr int64_t kEarly = 192;        // entries from prefetching such a line to its use
 
 // A range of one segment, relative to its beginning.
 struct Range {

@@ -41,8 +41,10 @@ bool scale_as(const Gradient& g, const float* weights, float* q, int64_t begin, 
               float weight_decay, bool streamed) {
   const G* data = static_cast<const G*>(g.data);
   if (weight_decay == 0.0f)
-    return scale_by(Dense<G, false>{{data, weights, lr, 0.0f, 0.0f, 1.0f}, q}, begin, end, streamed);
-  return scale_by(Dense<G, true>{{data, weights, lr, weight_decay, 0.0f, 1.0f}, q}, begin, end, streamed);
+    return scale_by(Dense<G, false>{{data, weights, lr, 0.0f, 0.0f, 1.0f, kNothing}, q}, begin, end,
+                    streamed);
+  return scale_by(Dense<G, true>{{data, weights, lr, weight_decay, 0.0f, 1.0f, kNothing}, q}, begin, end,
+                  streamed);
 }
 inline bool scale(const Gradient& g, const float* weights, float* q, int64_t begin, int64_t end, float lr,
                   float weight_decay, bool streamed) {

@@ -27,10 +27,9 @@ inline int64_t run_begin(int64_t r, int64_t runs, int64_t n) {
   return (r * part + static_cast<int64_t>(scatter % static_cast<uint64_t>(part - kRun + 1))) / kRun * kRun;
 }
 
-// The rank among m sampled values of n whose magnitude somewhat more than k of the n reach, and almost surely
-// at least k: the sample holds k * m / n of the k largest, give or take five standard deviations.
-inline int64_t rank_for(int64_t k, int64_t m, int64_t n) {
-  const double expected = static_cast<double>(k) * static_cast<double>(m) / static_cast<double>(n);
+// The rank in a sample whose magnitude somewhat more than k entries reach, and almost surely at least k: it
+// holds `expected` = k * m / n of the k largest, give or take five standard deviations.
+inline int64_t rank_for(double expected) {
   return static_cast<int64_t>(expected + 5 * std::sqrt(expected) + 4);
 }
 
@@ -40,17 +39,35 @@ inline uint32_t magnitude_at(const Loops& loops, const std::vector<float>& sampl
   return std::max<uint32_t>(cut_at(loops, &run, 1, 0, kNothing, rank + 1).magnitude, 1);
 }
 
-// A magnitude that somewhat more than k of the n entries of a segment should reach; 1 lets all nonzeros
-// through. It is only an estimate: what it lets through is counted, and selected exactly.
-inline uint32_t estimated_threshold(const Loops& loops, const Operand& operand, int64_t n, int64_t k) {
+// A magnitude that about k of the n entries reach, rather fewer: to undo what was taken of an entry that is
+// not among the k costs more than to take it later. `sample` holds k·m/n = expected of them, all of at least
+// `low`.
+inline uint32_t likely_chosen(const Loops& loops, const std::vector<float>& sample, double expected,
+                              uint32_t low) {
+  const auto m = static_cast<int64_t>(sample.size());
+  std::vector<uint32_t> reached(m + kSpareLanes);
+  const int64_t found = loops.within(sample.data(), m, low, kNothing, reached.data());
+  for (int64_t i = 0; i < found; ++i) reached[i] = magnitude(sample[reached[i]]);
+  const auto rank = static_cast<int64_t>(std::max(expected - 0.5 * std::sqrt(expected), 0.0));
+  if (rank >= found) return kNothing;
+  std::nth_element(reached.begin(), reached.begin() + rank, reached.begin() + found, std::greater<>());
+  return reached[rank];
+}
+
+// What somewhat more than k of the n entries of a segment should reach (1 lets all nonzeros through), and
+// what about k of them do. They are only estimates: what they let through is counted, and selected exactly.
+inline Reach estimated_reach(const Loops& loops, const Operand& operand, int64_t n, int64_t k) {
   const int64_t runs = std::clamp(n / (kRun * kSampleShare), std::min(kFewRuns, n / (8 * kRun)), kMaxRuns);
-  const int64_t m = runs * kRun, rank = rank_for(k, m, n);
-  if (rank >= m) return 1;
+  const int64_t m = runs * kRun;
+  const double expected = static_cast<double>(k) * static_cast<double>(m) / static_cast<double>(n);
+  const int64_t rank = rank_for(expected);
+  if (rank >= m) return {1, kNothing};
   std::vector<int64_t> begins(runs);
   for (int64_t r = 0; r < runs; ++r) begins[r] = run_begin(r, runs, n);
   std::vector<float> sample(m);
   loops.sample(operand, begins.data(), runs, kRun, sample.data());
-  return magnitude_at(loops, sample, rank);
+  const uint32_t low = magnitude_at(loops, sample, rank);
+  return {low, likely_chosen(loops, sample, expected, low)};
 }
 
 constexpr int64_t kSample = 4096;

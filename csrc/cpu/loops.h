@@ -35,9 +35,11 @@ struct Operand {
   Gradient gradient = {};
   const float* weights = nullptr;
   float* x_out = nullptr;
-  float* y_out = nullptr;
+  float* y_out = nullptr;  // kDifference: y, where what is sent is added to it
   float lr = 0, weight_decay = 0, momentum = 0, grad_scale = 1;
   bool nesterov = false;
+  float keep = 0;       // kVelocity: the share of what is sent that leaves u
+  bool masked = false;  // kDgc: u becomes 0 where something is sent
 };
 
 // Where the values that were selected from can be read again once everything is stored.
@@ -53,6 +55,13 @@ inline Operand stored(const Operand& o) {
 struct Candidates {
   float* values;  // [room + kSpareLanes]
   uint32_t* at;   // [room + kSpareLanes]
+};
+
+// The magnitudes, at least 1, from which on elements are candidates, and are stored as what is left of them
+// when they have been sent as they are (kVelocity and kDgc).
+struct Reach {
+  uint32_t low = kNothing;
+  uint32_t take = kNothing;
 };
 
 struct Swept {
@@ -72,14 +81,14 @@ struct Room {
 struct Loops {
   const char* name;
 
-  // Computes and stores elements begin .. end of a segment, and finds those of magnitude >= threshold >= 1.
-  Swept (*sweep)(const Operand&, int64_t begin, int64_t end, uint32_t threshold, bool streamed, Candidates);
+  // Computes and stores elements begin .. end of a segment, and finds the candidates.
+  Swept (*sweep)(const Operand&, int64_t begin, int64_t end, const Reach&, bool streamed, Candidates);
   // The values of runs of `length` elements, out [runs * length]; stores nothing.
   void (*sample)(const Operand&, const int64_t* begins, int64_t runs, int64_t length, float* out);
   // Writes the first entries of magnitude >= cut, as many as there is room for; returns how many.
   int64_t (*keep)(const float* values, const uint32_t* at, int64_t n, uint32_t cut, const Room&);
-  // The magnitudes in [low, high], out [n + kSpareLanes]; returns how many.
-  int64_t (*between)(const float* values, int64_t n, uint32_t low, uint32_t high, uint32_t* out);
+  // Which of the values have magnitudes in [low, high], out [n + kSpareLanes]; returns how many.
+  int64_t (*within)(const float* values, int64_t n, uint32_t low, uint32_t high, uint32_t* out);
   // q = lr * g, flushed, 0 without a gradient; whether all are finite.
   bool (*scale)(const Gradient&, const float* weights, float* q, int64_t begin, int64_t end, float lr,
                 float weight_decay, bool streamed);

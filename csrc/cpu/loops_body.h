@@ -85,7 +85,7 @@ struct Sweep {
   }
 };
 
-inline Swept sweep(const Operand& o, int64_t begin, int64_t end, uint32_t threshold, bool streamed,
+inline Swept sweep(const Operand& o, int64_t begin, int64_t end, const Reach& reach, bool streamed,
                    Candidates out) {
   int64_t first = begin;
   if (o.kind == Kind::kPlain || o.kind == Kind::kDifference) streamed = false;
@@ -95,8 +95,8 @@ inline Swept sweep(const Operand& o, int64_t begin, int64_t end, uint32_t thresh
     first = first < end ? first : end;
   }
   const int64_t last = first + (end - first) / kWord * kWord;
-  if (!streamed) return with_arithmetic(o, Sweep<Store>{begin, first, last, end, threshold, out});
-  const Swept found = with_arithmetic(o, Sweep<Stream>{begin, first, last, end, threshold, out});
+  if (!streamed) return with_arithmetic(o, reach.take, Sweep<Store>{begin, first, last, end, reach.low, out});
+  const Swept found = with_arithmetic(o, reach.take, Sweep<Stream>{begin, first, last, end, reach.low, out});
   stream_end();
   return found;
 }
@@ -121,7 +121,7 @@ struct Sample {
   }
 };
 inline void sample(const Operand& o, const int64_t* begins, int64_t runs, int64_t length, float* out) {
-  with_arithmetic(o, Sample{begins, runs, length, out});
+  with_arithmetic(o, kNothing, Sample{begins, runs, length, out});
 }
 
 inline int64_t keep(const float* values, const uint32_t* at, int64_t n, uint32_t cut, const Room& room) {
@@ -139,14 +139,15 @@ inline int64_t keep(const float* values, const uint32_t* at, int64_t n, uint32_t
   return count;
 }
 
-inline int64_t between(const float* values, int64_t n, uint32_t low, uint32_t high, uint32_t* out) {
+inline int64_t within(const float* values, int64_t n, uint32_t low, uint32_t high, uint32_t* out) {
   const Bits above = splat_bits(low - 1), last = splat_bits(high);
   int64_t i = 0, count = 0;
   for (; i + kLanes <= n; i += kLanes)
-    count = append_between(magnitude(loaded<Vec>(values + i)), above, last, out, count);
+    count =
+        append_within(magnitude(loaded<Vec>(values + i)), above, last, static_cast<uint32_t>(i), out, count);
   for (; i < n; ++i) {
     const uint32_t m = magnitude(values[i]);
-    out[count] = m;
+    out[count] = static_cast<uint32_t>(i);
     count += low <= m && m <= high;
   }
   return count;

@@ -9,7 +9,7 @@ namespace dgs::cpu {
 
 const Loops kPortable{"portable",         portable::sweep,
                       portable::sample,   portable::keep,
-                      portable::between,  portable::scale,
+                      portable::within,   portable::scale,
                       portable::quantize, portable::quantize_blocks,
                       portable::add,      portable::largest_difference};
 

@@ -39,6 +39,23 @@ void select_difference(const Tensors& x, const Tensors& y, const Tensor& offsets
              TorchPool(arguments.segments().numel()));
 }
 
+void pull(const Tensors& x, const Tensors& mirror, const Tensor& offsets, const Tensor& counts,
+          const Tensor& starts, bool sampled, int64_t codec, const Tensor& indices, const Tensor& values,
+          const Tensor& nnz) {
+  Arguments arguments("pull", indices.device(), offsets);
+  const Selecting selecting = check_selecting(arguments, counts, starts, sampled, indices, values, nnz);
+  check_any_codec(arguments.call(), codec);
+  const auto from = arguments.read("x", x);
+  const auto minus = arguments.written("mirror", mirror);
+  arguments.check_apart();
+  std::vector<Operand> operands;
+  for (size_t s = 0; s < from.size(); ++s) {
+    operands.push_back({.kind = Kind::kDifference, .x = from[s], .y = minus[s], .y_out = minus[s]});
+  }
+  select_top(loops(), operands, arguments.segments(), {selecting.counts, selecting.sampled, codec},
+             selecting.out, TorchPool(arguments.segments().numel()));
+}
+
 std::tuple<int64_t, int64_t> selection_counters(bool reset) {
   if (!reset) return {counters.elements.load(), counters.read_again.load()};
   return {counters.elements.exchange(0), counters.read_again.exchange(0)};
@@ -67,6 +84,7 @@ std::tuple<int64_t, int64_t> cpu_capability(int64_t use) {
 STABLE_TORCH_LIBRARY_IMPL(dgs, CPU, m) {
   m.impl("select", TORCH_BOX(&dgs::cpu::select));
   m.impl("select_difference", TORCH_BOX(&dgs::cpu::select_difference));
+  m.impl("pull", TORCH_BOX(&dgs::cpu::pull));
 }
 
 STABLE_TORCH_LIBRARY_IMPL(dgs, CompositeExplicitAutograd, m) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The k largest of every segment, in one sweep over what they are selected from: what passes an estimated
-// threshold is kept as a candidate, and the k are chosen among those. Free of torch.
+// threshold is kept as a candidate, and the k are chosen among those, and taken out if they are to be sent.
+// Free of torch.
 #pragma once
 
 #include <algorithm>
@@ -16,16 +17,22 @@
 #include "cpu/estimate.h"
 #include "cpu/loops.h"
 #include "cpu/radix.h"
+#include "cpu/take.h"
 
 namespace dgs::cpu {
 
 constexpr int64_t kWorthSampling = 1024;  // smaller segments take all nonzeros as candidates
 constexpr int64_t kSparse = 2;            // candidates are worth it where k <= n / kSparse
+constexpr int64_t kLongStrip = 4;         // ranges that one thread sweeps one behind the other, at most,
+constexpr int64_t kStrips = 64;           // and if so many tasks are left
+// Up to so many entries are taken out by whoever has selected them, and by all threads where they are more.
+constexpr int64_t kSmallSelection = 4 * kEntries;
 
 // What is wanted of each segment.
 struct Wanted {
   const int64_t* counts;  // [segments]
   bool sampled;  // all entries that reach sampled_threshold, as many as there are slots; not exactly k
+  CodecNumber codec = kNotSent;
 };
 
 template <class Pool>
@@ -38,37 +45,31 @@ class Selector {
         segments_(segments),
         wanted_(wanted),
         slots_(slots),
+        taker_(loops, operands, segments, slots, wanted.codec),
         pool_(pool),
         streamed_(segments.numel() >= kWorthStreaming) {}
 
   void run() {
     plan();
-    pool_(large_.size(), [&](int64_t j) { large_[j].threshold = threshold(large_[j].segment); });
+    pool_(large_.size(), [&](int64_t j) { large_[j].reach = reach(large_[j].segment); });
     const auto ranges = static_cast<int64_t>(ranges_.size());
-    pool_(ranges + static_cast<int64_t>(small_.size()), [&](int64_t i) {
-      if (i >= ranges) return select_small(small_[i - ranges]);
-      sweep_range(i);
-      // Whoever sweeps a segment's last range chooses, while others sweep on and its candidates are in cache.
-      Progress& progress = progress_[owner_[i]];
-      if (progress.left.fetch_sub(1, std::memory_order_acq_rel) == 1)
-        finish(large_[owner_[i]], progress.found);
-    });
-    RadixSelect<Pool> again(loops_, operands_, segments_, slots_, pool_);
-    int64_t read_again = 0;
-    for (const Large& large : large_) {
-      if (!large.again) continue;
-      read_again += segments_.size(large.segment);
-      const int64_t s = large.segment, k = wanted_.counts[s];
-      if (wanted_.sampled) {
-        again.add_reaching(s, large.threshold);
-      } else if (k >= segments_.size(s)) {
-        again.add_reaching(s, 1);
-      } else {
-        again.add_largest(s, k);
+    // What is fetched ahead at the end of a strip is another thread's, so that strips are long where many are
+    // left.
+    const int64_t strip = std::clamp<int64_t>(ranges / kStrips, 1, kLongStrip);
+    const int64_t strips = (ranges + strip - 1) / strip;
+    pool_(strips + static_cast<int64_t>(small_.size()), [&](int64_t j) {
+      if (j >= strips) return select_small(small_[j - strips]);
+      for (int64_t i = j * strip; i < std::min((j + 1) * strip, ranges); ++i) {
+        sweep_range(i);
+        // Whoever sweeps a segment's last range chooses, while others sweep on and its candidates are in
+        // cache.
+        Progress& progress = progress_[owner_[i]];
+        if (progress.left.fetch_sub(1, std::memory_order_acq_rel) == 1)
+          finish(large_[owner_[i]], progress.found);
       }
-    }
-    again.run();
-    counters.add(segments_.numel(), read_again);
+    });
+    select_again();
+    take_rest();
   }
 
  private:
@@ -77,8 +78,9 @@ class Selector {
     int64_t segment;
     int64_t first = 0, last = 0;  // its ranges
     int64_t room = 0;             // for its candidates
-    uint32_t threshold = kNothing;
-    bool again = false;  // to be selected by RadixSelect
+    Reach reach = {};
+    bool again = false;    // to be selected by RadixSelect
+    bool untaken = false;  // what was selected is still to be taken out
   };
   struct Progress {
     std::atomic<int64_t> found;  // candidates so far
@@ -122,13 +124,22 @@ class Selector {
     arena_ = Arena::of_thread().reserve(room);
   }
 
-  uint32_t threshold(int64_t s) const {
+  Reach reach(int64_t s) const {
+    Reach found = estimate(s);
+    found.take = taker_.in_sweep(s, found.take);
+    return found;
+  }
+
+  Reach estimate(int64_t s) const {
     const int64_t n = segments_.size(s), k = wanted_.counts[s];
-    if (n == 0) return kNothing;
-    if (wanted_.sampled) return sampled_threshold(loops_, operands_[s], n, k);
-    if (k == 0) return kNothing;
-    if (n >= kWorthSampling && k <= n / kSparse) return estimated_threshold(loops_, operands_[s], n, k);
-    return n <= kChunk ? 1 : kNothing;
+    if (n == 0) return {};
+    if (wanted_.sampled) {
+      const uint32_t all = sampled_threshold(loops_, operands_[s], n, k);
+      return {all, all};
+    }
+    if (k == 0) return {};
+    if (n >= kWorthSampling && k <= n / kSparse) return estimated_reach(loops_, operands_[s], n, k);
+    return {n <= kChunk ? 1 : kNothing, kNothing};
   }
 
   void sweep_range(int64_t i) {
@@ -139,7 +150,7 @@ class Selector {
     uint32_t at[kChunk + kSpareLanes];
     const bool many = found.load(std::memory_order_relaxed) > large.room;
     const Swept swept =
-        loops_.sweep(operands_[s], begin, end, many ? kNothing : large.threshold, streamed_, {values, at});
+        loops_.sweep(operands_[s], begin, end, many ? Reach{} : large.reach, streamed_, {values, at});
     found_[i] = {0, swept.count, swept.largest};
     if (found.fetch_add(swept.count, std::memory_order_relaxed) + swept.count > large.room) return;
     const int64_t place = used_.fetch_add(swept.count, std::memory_order_relaxed);
@@ -152,18 +163,19 @@ class Selector {
     const int64_t n = segments_.size(s);
     float values[kChunk + kSpareLanes];
     uint32_t at[kChunk + kSpareLanes];
-    uint32_t reach = threshold(s);
-    Swept swept = loops_.sweep(operands_[s], 0, n, reach, false, {values, at});
-    if (!wanted_.sampled && reach > 1 && reach < kNothing && swept.count < wanted_.counts[s]) {
+    uint32_t low = estimate(s).low;
+    Swept swept = loops_.sweep(operands_[s], 0, n, {low, kNothing}, false, {values, at});
+    if (!wanted_.sampled && low > 1 && low < kNothing && swept.count < wanted_.counts[s]) {
       counters.add(0, n);
-      reach = 1;
+      low = 1;
       // What is stored beside what is selected from is not looked at again.
       const uint32_t largest = swept.largest;
-      swept = loops_.sweep(stored(operands_[s]), 0, n, reach, false, {values, at});
+      swept = loops_.sweep(stored(operands_[s]), 0, n, {low, kNothing}, false, {values, at});
       swept.largest = std::max(swept.largest, largest);
     }
     const Run run{values, at, swept.count, 0};
-    choose(s, &run, 1, reach, swept.largest);
+    choose(s, &run, 1, low, swept.largest);
+    if (taker_.at_work()) taker_.take_slots(s, 0, selected(s));
   }
 
   void finish(Large& large, int64_t count) {
@@ -174,24 +186,74 @@ class Selector {
       const int64_t place = found_[i].place;
       runs.push_back({arena_.values + place, arena_.at + place, found_[i].count, ranges_[i].begin});
     }
-    const int64_t k = wanted_.counts[large.segment];
-    const bool enough = wanted_.sampled || k == 0 || count >= k || large.threshold == 1;
+    const int64_t s = large.segment, k = wanted_.counts[s], n = runs.size();
+    const bool enough = wanted_.sampled || k == 0 || count >= k || large.reach.low == 1;
     large.again = largest < kInfinity && (count > large.room || !enough);
-    if (!large.again) choose(large.segment, runs.data(), runs.size(), large.threshold, largest);
+    if (large.again) return;
+    const Cut cut = choose(s, runs.data(), n, large.reach.low, largest);
+    if (!taker_.at_work() || selected(s) == 0) return;
+    if (large.reach.take < kNothing) {
+      taker_.settle(s, runs.data(), n, large.reach, cut);
+    } else if (selected(s) <= kSmallSelection) {
+      taker_.take_slots(s, 0, selected(s));  // where it was selected from may still be in cache
+    } else {
+      large.untaken = true;
+    }
   }
 
-  // Writes what is wanted of segment s, among n runs of all its entries of magnitude >= low.
-  void choose(int64_t s, const Run* runs, int64_t n, uint32_t low, uint32_t largest) const {
+  int64_t selected(int64_t s) const { return std::max<int64_t>(slots_.nnz[s], 0); }
+
+  // Selects from the segments of which the candidates were not enough, or too many.
+  void select_again() {
+    RadixSelect<Pool> again(loops_, operands_, segments_, slots_, pool_);
+    std::vector<int64_t> swept;
+    int64_t read_again = 0;
+    for (Large& large : large_) {
+      if (!large.again) continue;
+      const int64_t s = large.segment, k = wanted_.counts[s];
+      read_again += segments_.size(s);
+      large.untaken = taker_.at_work();
+      if (large.reach.take < kNothing) {
+        for (int64_t i = large.first; i < large.last; ++i) swept.push_back(i);
+      }
+      if (wanted_.sampled) {
+        again.add_reaching(s, large.reach.low);
+      } else if (k >= segments_.size(s)) {
+        again.add_reaching(s, 1);
+      } else {
+        again.add_largest(s, k);
+      }
+    }
+    pool_(swept.size(), [&](int64_t j) {
+      const auto [s, begin, end] = ranges_[swept[j]];
+      taker_.put_back(s, begin, end, streamed_);
+    });
+    again.run();
+    counters.add(segments_.numel(), read_again);
+  }
+
+  void take_rest() const {
+    std::vector<Range> rest;
+    for (const Large& large : large_) {
+      if (large.untaken) append_ranges(rest, large.segment, selected(large.segment), kEntries);
+    }
+    pool_(rest.size(), [&](int64_t i) { taker_.take_slots(rest[i].segment, rest[i].begin, rest[i].end); });
+  }
+
+  // Writes what is wanted of segment s, among n runs of all its entries of magnitude >= low; returns its cut.
+  Cut choose(int64_t s, const Run* runs, int64_t n, uint32_t low, uint32_t largest) const {
     slots_.nnz[s] = -1;
-    if (largest >= kInfinity) return;
+    if (largest >= kInfinity) return {};
     int64_t total = 0;
     for (int64_t i = 0; i < n; ++i) total += runs[i].count;
     const int64_t k = wanted_.counts[s];
     Cut cut{low, 0, true};
     if (!wanted_.sampled && total > k) cut = cut_at(loops_, runs, n, low, largest, k);
     Writer out(segments_, slots_, s);
-    for (int64_t i = 0; i < n && !out.full(); ++i) out.write_kept(loops_, runs[i], cut);
+    Cut left = cut;
+    for (int64_t i = 0; i < n && !out.full(); ++i) out.write_kept(loops_, runs[i], left);
     slots_.nnz[s] = out.written();
+    return cut;
   }
 
   const Loops& loops_;
@@ -199,6 +261,7 @@ class Selector {
   const Segments& segments_;
   const Wanted wanted_;
   const Slots& slots_;
+  const Taker taker_;
   const Pool& pool_;
   const bool streamed_;
   std::vector<int64_t> small_;  // segments of one range: one task each

@@ -25,17 +25,51 @@ std::vector<Operand> operands_of(const VelocityOperands& o) {
   return operands;
 }
 
+std::vector<Operand> operands_of(const DgcOperands& o, double grad_scale, bool nesterov) {
+  auto operands = operands_of(o.velocity);
+  for (size_t s = 0; s < operands.size(); ++s) {
+    operands[s].kind = Kind::kDgc;
+    operands[s].y = o.residual[s];
+    operands[s].y_out = o.residual_out[s];
+    operands[s].momentum = o.momentum[s];
+    operands[s].grad_scale = static_cast<float>(grad_scale);
+    operands[s].nesterov = nesterov;
+  }
+  return operands;
+}
+
+// Once all arguments are known.
+void run(const Arguments& arguments, const std::vector<Operand>& operands, const Selecting& selecting,
+         CodecNumber codec) {
+  arguments.check_apart();
+  const Segments& segments = arguments.segments();
+  select_top(loops(), operands, segments, {selecting.counts, selecting.sampled, codec}, selecting.out,
+             TorchPool(segments.numel()));
+}
+
 void step_velocity(const Tensors& grads, const Tensors& weights, const Tensors& velocity,
                    const Tensors& velocity_out, const Tensor& lr, const Tensor& weight_decay,
                    const Tensor& offsets, const Tensor& counts, const Tensor& starts, bool sampled,
                    const Tensor& indices, const Tensor& values, const Tensor& nnz) {
   Arguments arguments("step_velocity", indices.device(), offsets);
   const Selecting selecting = check_selecting(arguments, counts, starts, sampled, indices, values, nnz);
-  const auto operands =
+  const auto o = check_velocity(arguments, grads, weights, velocity, velocity_out, lr, weight_decay);
+  run(arguments, operands_of(o), selecting, kNotSent);
+}
+
+void push_velocity(const Tensors& grads, const Tensors& weights, const Tensors& velocity,
+                   const Tensors& velocity_out, const Tensor& keep, const Tensor& lr,
+                   const Tensor& weight_decay, const Tensor& offsets, const Tensor& counts,
+                   const Tensor& starts, bool sampled, int64_t codec, const Tensor& indices,
+                   const Tensor& values, const Tensor& nnz) {
+  Arguments arguments("push_velocity", indices.device(), offsets);
+  const Selecting selecting = check_selecting(arguments, counts, starts, sampled, indices, values, nnz);
+  check_any_codec(arguments.call(), codec);
+  auto operands =
       operands_of(check_velocity(arguments, grads, weights, velocity, velocity_out, lr, weight_decay));
-  arguments.check_apart();
-  select_top(loops(), operands, arguments.segments(), {selecting.counts, selecting.sampled}, selecting.out,
-             TorchPool(arguments.segments().numel()));
+  const float* share = arguments.scalars("keep", keep);
+  for (size_t s = 0; s < operands.size(); ++s) operands[s].keep = share[s];
+  run(arguments, operands, selecting, codec);
 }
 
 void step_dgc(const Tensors& grads, const Tensors& weights, const Tensors& velocity, const Tensors& residual,
@@ -48,18 +82,27 @@ void step_dgc(const Tensors& grads, const Tensors& weights, const Tensors& veloc
   const DgcOperands o = check_dgc(
       arguments, check_velocity(arguments, grads, weights, velocity, velocity_out, lr, weight_decay),
       residual, residual_out, momentum);
-  arguments.check_apart();
-  auto operands = operands_of(o.velocity);
+  run(arguments, operands_of(o, grad_scale, nesterov), selecting, kNotSent);
+}
+
+void push_dgc(const Tensors& grads, const Tensors& weights, const Tensors& velocity, const Tensors& residual,
+              const Tensors& velocity_out, const Tensors& residual_out, const Tensor& lr,
+              const Tensor& weight_decay, const Tensor& momentum, double grad_scale, bool nesterov,
+              const Tensor& offsets, const Tensor& counts, const Tensor& starts, bool sampled, int64_t codec,
+              const Tensor& indices, const Tensor& values, const Tensor& nnz) {
+  Arguments arguments("push_dgc", indices.device(), offsets);
+  const Selecting selecting = check_selecting(arguments, counts, starts, sampled, indices, values, nnz);
+  check_any_codec(arguments.call(), codec);
+  const DgcOperands o = check_dgc(
+      arguments, check_velocity(arguments, grads, weights, velocity, velocity_out, lr, weight_decay),
+      residual, residual_out, momentum);
+  auto operands = operands_of(o, grad_scale, nesterov);
+  const Segments& segments = arguments.segments();
   for (size_t s = 0; s < operands.size(); ++s) {
-    operands[s].kind = Kind::kDgc;
-    operands[s].y = o.residual[s];
-    operands[s].y_out = o.residual_out[s];
-    operands[s].momentum = o.momentum[s];
-    operands[s].grad_scale = static_cast<float>(grad_scale);
-    operands[s].nesterov = nesterov;
+    operands[s].masked =
+        selecting.counts[s] < segments.size(static_cast<int64_t>(s));  // sent whole: momentum is kept
   }
-  select_top(loops(), operands, arguments.segments(), {selecting.counts, selecting.sampled}, selecting.out,
-             TorchPool(arguments.segments().numel()));
+  run(arguments, operands, selecting, codec);
 }
 
 void dense_step(const Tensors& grads, const Tensors& weights, const Tensors& out, const Tensor& lr,
@@ -81,5 +124,7 @@ void dense_step(const Tensors& grads, const Tensors& weights, const Tensors& out
 STABLE_TORCH_LIBRARY_IMPL(dgs, CPU, m) {
   m.impl("step_velocity", TORCH_BOX(&dgs::cpu::step_velocity));
   m.impl("step_dgc", TORCH_BOX(&dgs::cpu::step_dgc));
+  m.impl("push_velocity", TORCH_BOX(&dgs::cpu::push_velocity));
+  m.impl("push_dgc", TORCH_BOX(&dgs::cpu::push_dgc));
   m.impl("step_dense", TORCH_BOX(&dgs::cpu::dense_step));
 }

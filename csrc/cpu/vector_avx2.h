@@ -24,6 +24,7 @@ DGS_HD Vec mul_rn(Vec a, Vec b) { return {_mm256_mul_ps(a.v, b.v)}; }
 
 DGS_HD void splat(float x, Vec& to) { to.v = _mm256_set1_ps(x); }
 DGS_HD Bits splat_bits(uint32_t x) { return {_mm256_set1_epi32(static_cast<int32_t>(x))}; }
+DGS_HD void splat(uint32_t x, Bits& to) { to = splat_bits(x); }
 DGS_HD void load(const float* p, Vec& to) { to.v = _mm256_loadu_ps(p); }
 DGS_HD void load(const Half* p, Vec& to) {
   to.v = _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
@@ -51,6 +52,10 @@ DGS_HD uint32_t largest_of(Bits a) {
 DGS_HD Vec flush(Vec x) {
   const __m256i below = _mm256_cmpgt_epi32(_mm256_set1_epi32(0x00800000), magnitude(x).v);
   return {_mm256_andnot_ps(_mm256_castsi256_ps(below), x.v)};
+}
+// a in the lanes where m is above the bound's, b in the others.
+DGS_HD Vec where_above(Bits m, Bits bound, Vec a, Vec b) {
+  return {_mm256_blendv_ps(b.v, a.v, _mm256_castsi256_ps(_mm256_cmpgt_epi32(m.v, bound.v)))};
 }
 DGS_HD uint32_t mask_of(__m256i lanes) {
   return static_cast<uint32_t>(_mm256_movemask_ps(_mm256_castsi256_ps(lanes)));
@@ -94,12 +99,12 @@ DGS_HD int64_t append_kept(Vec x, Bits m, Bits bound, const uint32_t* at, int64_
   store_lanes(indices + count + 4, _mm256_add_epi64(high, from));
   return count + __builtin_popcount(mask);
 }
-// The same for the magnitudes in (above, last].
-DGS_HD int64_t append_between(Bits m, Bits above, Bits last, uint32_t* out, int64_t count) {
+// Appends the positions, from `first` on, of the lanes in (above, last]. Writes kLanes.
+DGS_HD int64_t append_within(Bits m, Bits above, Bits last, uint32_t first, uint32_t* out, int64_t count) {
   const __m256i inside =
       _mm256_andnot_si256(_mm256_cmpgt_epi32(m.v, last.v), _mm256_cmpgt_epi32(m.v, above.v));
   const uint32_t mask = mask_of(inside);
-  store_lanes(out + count, _mm256_permutevar8x32_epi32(m.v, order_of(mask)));
+  store_lanes(out + count, _mm256_add_epi32(order_of(mask), splat_bits(first).v));
   return count + __builtin_popcount(mask);
 }
 

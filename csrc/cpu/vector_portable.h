@@ -30,6 +30,7 @@ DGS_HD Bits splat_bits(uint32_t x) {
   const auto i = static_cast<int32_t>(x);
   return {Bits::Lanes{i, i, i, i}};
 }
+DGS_HD void splat(uint32_t x, Bits& to) { to = splat_bits(x); }
 DGS_HD void load(const float* p, Vec& to) { memcpy(&to.v, p, sizeof to.v); }
 DGS_HD void load(const Half* p, Vec& to) {
   for (int i = 0; i < kLanes; ++i) to.v[i] = from_float16(p[i].bits);
@@ -60,6 +61,8 @@ DGS_HD Vec flush(Vec x) {
   memcpy(&x, &bits, sizeof x);
   return x;
 }
+// a in the lanes where m is above the bound's, b in the others.
+DGS_HD Vec where_above(Bits m, Bits bound, Vec a, Vec b) { return {m.v > bound.v ? a.v : b.v}; }
 // A bit for each lane above the bound's.
 DGS_HD uint32_t lanes_above(Bits m, Bits bound) {
   const Bits::Lanes bits = (m.v > bound.v) & Bits::Lanes{1, 2, 4, 8};
@@ -76,10 +79,10 @@ DGS_HD int64_t append_kept(Vec x, Bits m, Bits bound, const uint32_t* at, int64_
   }
   return count;
 }
-// The same for the magnitudes in (above, last].
-DGS_HD int64_t append_between(Bits m, Bits above, Bits last, uint32_t* out, int64_t count) {
+// Appends the positions, from `first` on, of the lanes in (above, last].
+DGS_HD int64_t append_within(Bits m, Bits above, Bits last, uint32_t first, uint32_t* out, int64_t count) {
   for (int i = 0; i < kLanes; ++i) {
-    out[count] = static_cast<uint32_t>(m.v[i]);
+    out[count] = first + static_cast<uint32_t>(i);
     count += m.v[i] > above.v[0] && m.v[i] <= last.v[0];
   }
   return count;

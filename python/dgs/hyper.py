@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dgs_ext.wire import Codec
+
 from .config import Settings, default
 from .errors import ConfigError
 from .layout import Layout
@@ -110,6 +112,7 @@ class Hypers:
         groups: the optimizer's param_groups, which say what belongs to which and the initial learning rates.
         schedule: the density of groups that set none.
         strategy: the method, which may refuse an option.
+        codec: of the values that are pushed.
     """
 
     def __init__(
@@ -119,8 +122,9 @@ class Hypers:
         groups: Sequence[Mapping[str, Any]],
         schedule: DensitySchedule,
         strategy: type[Strategy],
+        codec: Codec = Codec.FLOAT32,
     ) -> None:
-        self._layout, self._schedule, self._strategy = layout, schedule, strategy
+        self._layout, self._schedule, self._strategy, self._codec = layout, schedule, strategy, codec
         number = {id(p): i for i, group in enumerate(groups) for p in group["params"]}
         self._group_of = torch.tensor([number[id(p)] for p in parameters])
         self.first_lr = [float(group["lr"]) for group in groups]
@@ -178,7 +182,8 @@ class Hypers:
         nesterov = {row[4] for row in rows}
         if len(nesterov) > 1:
             raise ConfigError(f"nesterov must be the same in all groups in mode {self._strategy.name}")
-        return Hyper(lr, momentum, decay, self._counts([row[3] for row in rows]), workers, nesterov.pop())
+        counts = self._counts([row[3] for row in rows])
+        return Hyper(lr, momentum, decay, counts, workers, nesterov.pop(), self._codec)
 
     def _counts(self, densities: list[float]) -> Tensor:
         """k per segment, remembered: a schedule of the learning rate alone changes none."""

@@ -78,7 +78,8 @@ class Replica:
         self.parameters = [p for _, p in named]
         self.weights = Weights(self.layout, self.parameters)
         self.method = METHODS[settings.mode].create(self.layout, self.weights.device, settings)
-        self._hypers = Hypers(self.layout, self.parameters, groups, schedule, METHODS[settings.mode])
+        strategy = METHODS[settings.mode]
+        self._hypers = Hypers(self.layout, self.parameters, groups, schedule, strategy, settings.codec_up)
         self.session = Worker(self.layout, settings, self.method.dense, dial)
         self._pending: Push | None = None  # sent, and its fate not known
         self.accumulated = 0  # steps since the last exchange
@@ -110,7 +111,7 @@ class Replica:
             return
         update = self.method.step(grads, self.weights.masters, hyper)
         if self._finite():
-            push = packed(update, hyper, held, self._settings.codec_up, self.layout.offsets)
+            push = packed(update, hyper, held)
             self._send(push, background=self._settings.overlap)
 
     def settle(self) -> None:
@@ -154,7 +155,7 @@ class Replica:
         update = self.method.flush(hyper)
         if update is None or not self._finite():
             return
-        push = self._send(packed(update, hyper, session.held, self._settings.codec_up, self.layout.offsets))
+        push = self._send(packed(update, hyper, session.held))
         try:
             self._finish(push, session.pull())
         except (TransportError, FrameError, RefusedError, ProtocolError) as error:
@@ -178,12 +179,12 @@ class Replica:
 
     def _finish(self, push: Push, reply: Reply) -> None:
         if reply.applied:
-            self._commit(push)
+            self._commit()
         self._pending = None
         self._receive(reply)
 
-    def _commit(self, push: Push) -> None:
-        self.method.commit(push.sent, push.hyper)
+    def _commit(self) -> None:
+        self.method.commit()
         self.accumulated = 0
 
     def _finite(self) -> bool:
@@ -230,7 +231,7 @@ class Replica:
         push, self._pending = self._pending, None
         applied = push is not None and self.session.sequence > push.after
         if push is not None and applied:
-            self._commit(push)
+            self._commit()
         self._load(model)
         return applied
 

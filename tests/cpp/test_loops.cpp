@@ -16,14 +16,14 @@ using namespace dgs::test;
 
 // What one sweep leaves behind, in bits.
 std::vector<uint32_t> swept(const cpu::Loops& loops, cpu::Operand operand, int64_t begin, int64_t end,
-                            bool streamed) {
+                            bool streamed, uint32_t take) {
   const auto n = static_cast<std::size_t>(end);
   std::vector<float> x_out(n, -7.0f), y_out(n, -7.0f), values(n + cpu::kSpareLanes);
   std::vector<uint32_t> at(values.size());
   operand.x_out = x_out.data();
   operand.y_out = y_out.data();
   const cpu::Swept found =
-      loops.sweep(operand, begin, end, float_bits(0.75f), streamed, {values.data(), at.data()});
+      loops.sweep(operand, begin, end, {float_bits(0.75f), take}, streamed, {values.data(), at.data()});
   std::vector<uint32_t> all{static_cast<uint32_t>(found.count), found.largest};
   const auto count = static_cast<std::size_t>(found.count);
   all.insert(all.end(), at.begin(), at.begin() + static_cast<std::ptrdiff_t>(count));
@@ -50,11 +50,14 @@ TEST(all_variants_sweep_alike_streamed_or_not_wherever_they_begin) {
       operand.momentum = 0.9f;
       operand.grad_scale = 0.7f;
       operand.nesterov = variation >= 8;
+      operand.keep = 0.3f;
+      operand.masked = variation % 2 == 0;
+      const uint32_t take = variation % 3 == 0 ? cpu::kNothing : float_bits(1.0f);
       for (const int64_t begin : {0, 3, 70, 899}) {
-        const auto want = swept(cpu::kPortable, operand, begin, 900, false);
+        const auto want = swept(cpu::kPortable, operand, begin, 900, false, take);
         for (const auto* loops : variants()) {
           for (const bool streamed : {false, true}) {
-            CHECK(swept(*loops, operand, begin, 900, streamed) == want);
+            CHECK(swept(*loops, operand, begin, 900, streamed, take) == want);
           }
         }
       }
@@ -64,12 +67,14 @@ TEST(all_variants_sweep_alike_streamed_or_not_wherever_they_begin) {
 
 TEST(magnitudes_between_bounds_go_up_to_that_of_a_nan_of_all_ones) {
   std::vector<float> x(37, bits_float(0xffffffffu));
-  x[5] = 1.0f;
+  x[5] = 1.0f, x[33] = 1.5f;
   for (const auto* loops : variants()) {
     std::vector<uint32_t> found(x.size() + cpu::kSpareLanes);
-    CHECK_EQ(loops->between(x.data(), 37, cpu::kInfinity, 0x7fffffffu, found.data()), 36);
-    CHECK_EQ(loops->between(x.data(), 37, 0, 0x7fffffffu, found.data()), 37);
-    CHECK_EQ(loops->between(x.data(), 37, 1, cpu::kInfinity - 1, found.data()), 1);
+    CHECK_EQ(loops->within(x.data(), 37, cpu::kInfinity, 0x7fffffffu, found.data()), 35);
+    CHECK_EQ(loops->within(x.data(), 37, 0, 0x7fffffffu, found.data()), 37);
+    CHECK_EQ(loops->within(x.data(), 37, 1, cpu::kInfinity - 1, found.data()), 2);
+    CHECK_EQ(found[0], 5u);
+    CHECK_EQ(found[1], 33u);
   }
 }
 

@@ -27,13 +27,13 @@ class Ledger:
 
     def __init__(self, mode: str, codec: str, momentum: float, lr: float, density: float) -> None:
         self.method = METHODS[mode].create(LAYOUT, torch.device("cpu"), config.resolve(None, {}, mode=mode))
-        self.codec = int(CODECS[codec])
         segments = len(LAYOUT.segments)
         self.hyper = Hyper(
             lr=torch.full((segments,), lr),
             momentum=torch.full((segments,), momentum),
             weight_decay=torch.zeros(segments),
             counts=LAYOUT.counts(density),
+            codec=CODECS[codec],
         )
         self.weights = [torch.zeros(s.numel) for s in LAYOUT.segments]
         self.sent = torch.zeros(LAYOUT.numel, dtype=torch.float64)
@@ -45,13 +45,11 @@ class Ledger:
 
     def send(self, update: Selection | Tensor) -> None:
         if isinstance(update, Selection):
-            ops.quantize_selection_(update, LAYOUT.offsets, self.codec)
             indices, values = update.compact()
             self.sent[indices] += values.double()
         else:
-            ops.quantize_(update, self.codec)
             self.sent += update.double()
-        self.method.commit(update, self.hyper)
+        self.method.commit()
 
     def asked(self, grads: Sequence[Tensor]) -> Tensor:
         """What a step asks for: η·g, for dgc η·u'; nothing of a tensor without gradient."""

@@ -28,7 +28,7 @@ SHAPES = {
     "many": [(37 * s) % 450 for s in range(300)],
 }
 SELECTION = ("indices", "values", "starts", "nnz")
-SELECTING = ("select", "step_velocity", "step_dgc")
+SELECTING = ("select", "step_velocity", "step_dgc", "push_", "pull")
 
 Operands = dict[str, Any]
 

@@ -42,6 +42,11 @@ def test_all_ops(agree, make_problem, capability, dtype, density):
     dgc = {"residual": p.normal(7), "residual_out": p.normal(8), "momentum": p.rates(9), "grad_scale": 0.3}
     sent = agree("step_velocity", **step, **state, **layout, **p.selection())
     agree("step_dgc", **step, **state, **dgc, nesterov=density == 0.2, **layout, **p.selection())
+    for codec in (1, 3, 4):
+        common = {**layout, **p.selection(), "codec": codec}
+        agree("push_velocity", **step, **state, keep=p.rates(10), **common)
+        agree("push_dgc", **step, **state, **dgc, nesterov=density == 0.2, **common)
+        agree("pull", x=x, mirror=y, **common)
     agree("step_dense", **step, out=y, offsets=p.offsets, nnz=p.selection()["nnz"])
     small = {**step, "lr": rates["lr"] * 2.0**-126, "weights": p.operand(torch.zeros(p.numel))}
     agree("step_dense", **small, out=y, offsets=p.offsets, nnz=p.selection()["nnz"])

@@ -14,6 +14,7 @@ SIZES = [70_000, 40_000, 0, 300]
 TINY = 2.0**-128
 OPS = (
     *("select", "select_difference", "step_velocity", "step_dgc", "step_dense"),
+    *("push_velocity", "push_dgc", "pull"),
     *("quantize_", "quantize_blocks_", "apply_velocity_", "apply_dgc_", "sparse_add_", "dense_add_"),
     *("sparse_overflow", "dense_overflow"),
 )
@@ -71,6 +72,9 @@ def everything(p, dtype):
         "select_difference": {"x": x, "y": y, **layout, **p.selection()},
         "step_velocity": {**step, **state, **layout, **p.selection()},
         "step_dgc": {**step, **state, **dgc, **layout, **p.selection()},
+        "push_velocity": {**step, **state, "keep": unity / 2, **layout, **p.selection(), "codec": 1},
+        "push_dgc": {**step, **state, **dgc, **layout, **p.selection(), "codec": 1},
+        "pull": {"x": x, "mirror": y, **layout, **p.selection(), "codec": 3},
         "step_dense": {**step, "out": y, "offsets": p.offsets, "nnz": p.selection()["nnz"]},
         "quantize_": {"values": flat, "codec": 3},
         "quantize_blocks_": {**{k: sent[k] for k in ("offsets", "values", "starts", "nnz")}, "codec": 4},

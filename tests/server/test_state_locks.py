@@ -44,7 +44,7 @@ class Bench:
         self.state = ServerState(Layout([("w", (N,))]), torch.zeros(N), device=CPU)
         self._mirror, self._out = self.state.mirror_of(torch.zeros(N)), torch.zeros(N)
         self._places: dict[str, tuple[Any, str]] = {
-            "pull": (ops, "select_difference"),
+            "pull": (ops, "pull"),
             "snapshot": (self._out, "copy_"),
             "behind": (torch, "dist"),
             "push_sparse": (ops, "sparse_overflow"),

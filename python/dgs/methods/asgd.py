@@ -40,10 +40,11 @@ class ASGD(Method):
     def step(self, grads: Sequence[Tensor], weights: Sequence[Tensor], hyper: Hyper) -> Tensor:
         if self._holds:
             self._sum(grads, weights, hyper)
-            return self._ready()
+            return self._ready(hyper)
         rates = hyper.lr, hyper.weight_decay, self.layout.offsets
         ops.step_dense(grads, weights, [self._update], *rates, self._selected.nnz)
-        return self._update
+        # As float32 it is ready.
+        return self._update if hyper.codec == Codec.FLOAT32 else self._ready(hyper)
 
     def _sum(self, grads: Sequence[Tensor], weights: Sequence[Tensor], hyper: Hyper) -> Tensor:
         """Makes the update what is held and this step's, to the last bit; returns the buffer of what is held.
@@ -58,9 +59,9 @@ class ASGD(Method):
         ops.step_velocity(grads, weights, [held], [self._update], *rates, self._none, self._selected)
         return held
 
-    def _ready(self) -> Tensor:
-        """The update as float32 goes on the wire, which `step_dense` sees to itself."""
-        ops.quantize_(self._update, int(Codec.FLOAT32))
+    def _ready(self, hyper: Hyper) -> Tensor:
+        """The update as it goes on the wire."""
+        ops.quantize_(self._update, hyper.codec)
         return self._update
 
     def accumulate(self, grads: Sequence[Tensor], weights: Sequence[Tensor], hyper: Hyper) -> None:
@@ -73,12 +74,12 @@ class ASGD(Method):
             return None
         self._selected.nnz.zero_()
         self._update.copy_(self._accumulated)
-        return self._ready()
+        return self._ready(hyper)
 
     def failed(self) -> int | None:
         return self._selected.failed()
 
-    def commit(self, sent: Selection | Tensor, hyper: Hyper) -> None:
+    def commit(self) -> None:
         """Nothing is held back, so nothing is left."""
         self._holds = False
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from dgs_ext.ops import Selection
+from dgs_ext.wire import Codec
 
 from ..layout import Layout
 
@@ -32,6 +33,7 @@ class Hyper:
     counts: Tensor
     workers: int = 1
     nesterov: bool = False
+    codec: Codec = Codec.FLOAT32  # of the values that are pushed
 
 
 class Strategy(ABC):
@@ -57,8 +59,8 @@ class LocalMethod(Strategy):
 class Method(Strategy):
     """A method of DESIGN §3 that exchanges with a server.
 
-    `step` computes into scratch buffers and changes nothing that lasts; `commit` makes it last once the server has
-    acknowledged the push. A step without a commit has not happened.
+    `step` computes what is to be pushed and, into scratch buffers, the state that is left once it has been; `commit`
+    makes that last when the server has acknowledged the push. A step without a commit has not happened.
 
     Args:
         layout: the segments.
@@ -85,10 +87,10 @@ class Method(Strategy):
 
     @abstractmethod
     def step(self, grads: Sequence[Tensor], weights: Sequence[Tensor], hyper: Hyper) -> Selection | Tensor:
-        """Accumulates `grads` and returns what to push, unquantised: a Selection, or a dense tensor [N].
+        """Accumulates `grads` and returns what to push: a Selection, or a dense tensor [N].
 
-        A dense one holds nothing below 2^-126 in magnitude: +0 instead, as `ops.step_dense` and `ops.quantize_` have
-        it. Both are scratch, valid until the next `step`. An empty gradient stands for none: its segment is left out.
+        Its values are what hyper.codec can say. It is scratch, valid until the next `step`. An empty gradient stands
+        for none: its segment is left out.
         """
 
     @abstractmethod
@@ -99,7 +101,7 @@ class Method(Strategy):
     def flush(self, hyper: Hyper) -> Selection | Tensor | None:
         """The last push of a worker that leaves, as `step` returns one: all that is held; None if that is nothing.
 
-        It is the push of a step without gradients at density 1, and `commit` takes it out of the state.
+        It is the push of a step without gradients at density 1.
         """
 
     @abstractmethod
@@ -107,8 +109,8 @@ class Method(Strategy):
         """The first segment whose last `step`, `accumulate` or `flush` was not finite, or None."""
 
     @abstractmethod
-    def commit(self, sent: Selection | Tensor, hyper: Hyper) -> None:
-        """Takes what was `sent` (the values of the last `step`, quantised) out of the state."""
+    def commit(self) -> None:
+        """What the last `step` or `flush` returned has been applied: the state is what it left."""
 
     def buffers(self) -> dict[str, Tensor]:
         """The model-sized state, flat float32 [N] each, by name: what state_dict saves, and loads in place."""

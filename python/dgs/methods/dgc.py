@@ -70,7 +70,7 @@ class DGC(SparseMethod):
     def compute(
         self, grads: Sequence[Tensor], weights: Sequence[Tensor], hyper: Hyper, out: Selection
     ) -> None:
-        ops.step_dgc(
+        ops.push_dgc(
             grads,
             weights,
             [self._velocity],
@@ -83,6 +83,7 @@ class DGC(SparseMethod):
             self.layout.offsets,
             hyper.counts,
             out,
+            hyper.codec,
             grad_scale=self._grad_scale(grads, hyper.workers),
             nesterov=hyper.nesterov,
             sampled=self.sampled,
@@ -91,9 +92,6 @@ class DGC(SparseMethod):
     def swap(self) -> None:
         self._velocity, self._velocity_next = self._velocity_next, self._velocity
         self._residual, self._residual_next = self._residual_next, self._residual
-
-    def take_out(self, sent: Selection, hyper: Hyper) -> None:
-        ops.apply_dgc_([self._velocity], [self._residual], self.layout.offsets, hyper.counts, sent)
 
     def buffers(self) -> dict[str, Tensor]:
         return {"velocity": self._velocity, "residual": self._residual}

@@ -46,15 +46,14 @@ class SparseMethod(Method):
     def compute(
         self, grads: Sequence[Tensor], weights: Sequence[Tensor], hyper: Hyper, out: Selection
     ) -> None:
-        """Writes the next state beside the present one, and selects hyper.counts entries of it, as `sampled` says."""
+        """Selects hyper.counts entries of the next state, as `sampled` says, and as hyper.codec has them.
+
+        Writes the next state, less these, beside the present one.
+        """
 
     @abstractmethod
     def swap(self) -> None:
         """Makes the next state the present one."""
-
-    @abstractmethod
-    def take_out(self, sent: Selection, hyper: Hyper) -> None:
-        """Takes what was sent out of the present state."""
 
     def step(self, grads: Sequence[Tensor], weights: Sequence[Tensor], hyper: Hyper) -> Selection:
         absent = torch.tensor([g.numel() == 0 for g in grads])
@@ -86,10 +85,8 @@ class SparseMethod(Method):
     def failed(self) -> int | None:
         return None if self._last is None else self._last.failed()
 
-    def commit(self, sent: Selection | Tensor, hyper: Hyper) -> None:
-        assert isinstance(sent, Selection)
+    def commit(self) -> None:
         self.swap()
-        self.take_out(sent, hyper)
 
 
 class VelocityMethod(SparseMethod):
@@ -108,24 +105,23 @@ class VelocityMethod(SparseMethod):
     def compute(
         self, grads: Sequence[Tensor], weights: Sequence[Tensor], hyper: Hyper, out: Selection
     ) -> None:
-        ops.step_velocity(
+        ops.push_velocity(
             grads,
             weights,
             [self._state],
             [self._next],
+            self.keep(hyper),
             hyper.lr,
             hyper.weight_decay,
             self.layout.offsets,
             hyper.counts,
             out,
+            hyper.codec,
             sampled=self.sampled,
         )
 
     def swap(self) -> None:
         self._state, self._next = self._next, self._state
-
-    def take_out(self, sent: Selection, hyper: Hyper) -> None:
-        ops.apply_velocity_([self._state], self.keep(hyper), self.layout.offsets, sent)
 
     def buffers(self) -> dict[str, Tensor]:
         return {self.state_name: self._state}

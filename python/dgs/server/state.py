@@ -126,15 +126,11 @@ class ServerState:
         offsets = self.layout.offsets
         with self._lock.shared():
             version = self._version
-            ops.select_difference(
-                [self._theta], [mirror.weights], offsets, counts, selection, sampled=sampled
-            )
+            ops.pull([self._theta], [mirror.weights], offsets, counts, selection, codec, sampled=sampled)
         bad = selection.failed()
         if bad is not None:
             name = self.layout.segments[bad].name
             raise DivergedError(f"{name} and the worker's copy differ by too much at version {version}", name)
-        ops.quantize_selection_(selection, offsets, int(codec))
-        ops.sparse_add_([mirror.weights], offsets, selection)
         return version, selection.to_cpu()
 
     def snapshot(self, out: Tensor | None = None) -> Snapshot:
