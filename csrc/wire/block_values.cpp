@@ -8,6 +8,7 @@
 
 #include "wire/entries.h"
 #include "wire/half.h"
+#include "wire/vectors.h"
 
 namespace dgs::wire {
 namespace {
@@ -30,12 +31,17 @@ template <class Format, unsigned Bits>
 struct Packed {
   static bool pack(std::span<const float> values, std::uint16_t scale, std::uint8_t* codes) {
     std::uint8_t each[kMostTogether + 8];
-    std::uint32_t wrong = 0;
-    for (std::size_t i = 0; i < values.size(); ++i) {
-      const Coded coded = Format::code(std::bit_cast<std::uint32_t>(values[i]), scale);
-      each[i] = static_cast<std::uint8_t>(coded.code);
-      wrong |= coded.wrong;
-    }
+    const std::uint32_t wrong = vectorised(
+        [](std::span<const float> from, std::uint16_t of, std::uint8_t* to) DGS_WIRE_INLINE {
+          std::uint32_t any = 0;
+          for (std::size_t i = 0; i < from.size(); ++i) {
+            const Coded coded = Format::code(std::bit_cast<std::uint32_t>(from[i]), of);
+            to[i] = static_cast<std::uint8_t>(coded.code);
+            any |= coded.wrong;
+          }
+          return any;
+        },
+        values, scale, +each);
     std::memset(each + values.size(), 0, 8);
     for (std::size_t i = 0; i < values.size(); i += 8, codes += Bits) {
       const std::uint64_t word = join(load_le<std::uint64_t>(each + i));
@@ -49,12 +55,17 @@ struct Packed {
     for (std::size_t i = 0; i < values.size(); i += 8) {
       store_le(each + i, spread(load_tail(codes, i / 8 * Bits)));
     }
-    std::uint32_t wrong = 0;
-    for (std::size_t i = 0; i < values.size(); ++i) {
-      const Valued valued = Format::decode(each[i], scale);
-      values[i] = std::bit_cast<float>(valued.bits);
-      wrong |= valued.wrong;
-    }
+    const std::uint32_t wrong = vectorised(
+        [](const std::uint8_t* from, std::uint16_t of, std::span<float> to) DGS_WIRE_INLINE {
+          std::uint32_t any = 0;
+          for (std::size_t i = 0; i < to.size(); ++i) {
+            const Valued valued = Format::decode(from[i], of);
+            to[i] = std::bit_cast<float>(valued.bits);
+            any |= valued.wrong;
+          }
+          return any;
+        },
+        +each, scale, values);
     const std::size_t used = values.size() * Bits % 8;
     return wrong == 0 && (used == 0 || codes.back() >> used == 0);
   }
@@ -91,23 +102,31 @@ struct Int8 {
   // In floats, where every operation is exact: a scale and its inverse are powers of two, and what has a code
   // is less than 2^7 of them. A value so small that it counts as 0 has none.
   static bool pack(std::span<const float> values, std::uint16_t scale, std::uint8_t* codes) {
-    const float inverse = std::bit_cast<float>((254u - scale) << 23);
-    std::uint32_t wrong = 0;
-    for (std::size_t i = 0; i < values.size(); ++i) {
-      const auto n = static_cast<std::int32_t>(values[i] * inverse);
-      wrong |= (value_of(n, scale) ^ std::bit_cast<std::uint32_t>(values[i])) | (n == 0 ? 1u : 0u);
-      codes[i] = static_cast<std::uint8_t>(n);
-    }
-    return wrong == 0;
+    return vectorised(
+        [](std::span<const float> from, std::uint16_t of, std::uint8_t* to) DGS_WIRE_INLINE {
+          const float inverse = std::bit_cast<float>((254u - of) << 23);
+          std::uint32_t wrong = 0;
+          for (std::size_t i = 0; i < from.size(); ++i) {
+            const auto n = static_cast<std::int32_t>(from[i] * inverse);
+            wrong |= (value_of(n, of) ^ std::bit_cast<std::uint32_t>(from[i])) | (n == 0 ? 1u : 0u);
+            to[i] = static_cast<std::uint8_t>(n);
+          }
+          return wrong == 0;
+        },
+        values, scale, codes);
   }
   static bool unpack(ConstBytes codes, std::uint16_t scale, std::span<float> values) {
-    std::uint32_t wrong = 0;
-    for (std::size_t i = 0; i < values.size(); ++i) {
-      const auto n = static_cast<std::int32_t>(static_cast<std::int8_t>(codes[i]));
-      wrong |= (n == 0 ? 1u : 0u) | (n == -128 ? 1u : 0u);
-      values[i] = std::bit_cast<float>(value_of(n, scale));
-    }
-    return wrong == 0;
+    return vectorised(
+        [](const std::uint8_t* from, std::uint16_t of, std::span<float> to) DGS_WIRE_INLINE {
+          std::uint32_t wrong = 0;
+          for (std::size_t i = 0; i < to.size(); ++i) {
+            const auto n = static_cast<std::int32_t>(static_cast<std::int8_t>(from[i]));
+            wrong |= (n == 0 ? 1u : 0u) | (n == -128 ? 1u : 0u);
+            to[i] = std::bit_cast<float>(value_of(n, of));
+          }
+          return wrong == 0;
+        },
+        codes.data(), scale, values);
   }
 
  private:
@@ -176,11 +195,15 @@ auto with_format(Codec codec, const Visit& visit) {
 }
 
 std::uint32_t largest_magnitude(std::span<const float> values) {
-  std::int32_t largest = 0;  // the order of positive floats is that of their bits
-  for (const float value : values) {
-    largest = std::max(largest, static_cast<std::int32_t>(std::bit_cast<std::uint32_t>(value) & ~kFloatSign));
-  }
-  return static_cast<std::uint32_t>(largest);
+  return vectorised(
+      [](std::span<const float> all) DGS_WIRE_INLINE {
+        std::uint32_t largest = 0;  // the order of positive floats is that of their bits
+        for (const float value : all) {
+          largest = std::max(largest, std::bit_cast<std::uint32_t>(value) & ~kFloatSign);
+        }
+        return largest;
+      },
+      values);
 }
 
 // `block` is the values from the place `at` on.

@@ -46,11 +46,13 @@ inline std::span<const std::uint64_t> unsigned_of(std::span<const std::int64_t> 
 
 // At most 2^32 - 1 of them, so that the compiler may count in the lanes of the values.
 inline std::size_t count_nonzero(std::span<const float> values) {
-  return vectorised([&]() DGS_WIRE_INLINE {
-    std::uint32_t count = 0;
-    for (const float value : values) count += is_zero(std::bit_cast<std::uint32_t>(value)) ? 0u : 1u;
-    return count;
-  });
+  return vectorised(
+      [](std::span<const float> all) DGS_WIRE_INLINE {
+        std::uint32_t count = 0;
+        for (const float value : all) count += is_zero(std::bit_cast<std::uint32_t>(value)) ? 0u : 1u;
+        return count;
+      },
+      values);
 }
 
 // Those of `slots` whose value is not zero; returns how many. Each is written where the next one kept

@@ -78,14 +78,16 @@ Status disordered(const Entries& entries, const Piece& piece, std::uint64_t nume
 bool ordered(std::span<const std::int64_t> indices, std::uint64_t next, std::uint64_t numel) {
   auto seen = static_cast<std::uint64_t>(indices[0]);
   const std::uint64_t first = seen;
-  seen |= vectorised([&]() DGS_WIRE_INLINE {
-    std::uint64_t bits = 0;
-    for (std::size_t i = 1; i < indices.size(); ++i) {
-      const auto index = static_cast<std::uint64_t>(indices[i]);
-      bits |= index | (index - static_cast<std::uint64_t>(indices[i - 1]) - 1);
-    }
-    return bits;
-  });
+  seen |= vectorised(
+      [](std::span<const std::int64_t> all) DGS_WIRE_INLINE {
+        std::uint64_t bits = 0;
+        for (std::size_t i = 1; i < all.size(); ++i) {
+          const auto index = static_cast<std::uint64_t>(all[i]);
+          bits |= index | (index - static_cast<std::uint64_t>(all[i - 1]) - 1);
+        }
+        return bits;
+      },
+      indices);
   return seen < 2 * kMaxNumel && first >= next && static_cast<std::uint64_t>(indices.back()) < numel;
 }
 

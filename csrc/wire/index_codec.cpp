@@ -21,9 +21,11 @@ void for_gaps(Indices indices, const Visit& visit) {
   Gap gaps[kGapsAtATime];
   while (indices.size() > 1) {
     const std::size_t n = std::min(kGapsAtATime, indices.size() - 1);
-    vectorised([&]() DGS_WIRE_INLINE {
-      for (std::size_t i = 0; i < n; ++i) gaps[i] = static_cast<Gap>(indices[i + 1] - indices[i] - 1);
-    });
+    vectorised(
+        [](const std::uint64_t* from, std::size_t count, Gap* to) DGS_WIRE_INLINE {
+          for (std::size_t i = 0; i < count; ++i) to[i] = static_cast<Gap>(from[i + 1] - from[i] - 1);
+        },
+        indices.data(), n, +gaps);
     visit(std::span<const Gap>(gaps, n));
     indices = indices.subspan(n);
   }
@@ -38,11 +40,13 @@ using Sums = std::uint64_t[kTried];
 template <class Gap>
 void add_quotients(std::span<const Gap> gaps, unsigned most, Sums& sums) {
   for (unsigned j = 0; j < kTried && j <= most; ++j) {
-    sums[j] += vectorised([&]() DGS_WIRE_INLINE {
-      Gap sum = 0;  // at most the block's span
-      for (const Gap gap : gaps) sum += gap >> (most - j);
-      return sum;
-    });
+    sums[j] += vectorised(
+        [](std::span<const Gap> all, unsigned rice) DGS_WIRE_INLINE {
+          Gap sum = 0;  // at most the block's span
+          for (const Gap gap : all) sum += gap >> rice;
+          return sum;
+        },
+        gaps, most - j);
   }
 }
 

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "wire/half.h"
+#include "wire/vectors.h"
 
 namespace dgs::wire {
 namespace {
@@ -56,13 +57,18 @@ Status unsendable(std::span<const float> values) {
 // No branch per value: one flag tells whether to look for the culprit.
 template <class Format>
 Status pack_as(std::span<const float> values, Bytes packed) {
-  std::uint32_t bad = 0;
-  for (std::size_t i = 0; i < values.size(); ++i) {
-    const auto bits = std::bit_cast<std::uint32_t>(values[i]);
-    typename Format::Stored stored;
-    bad |= (Format::pack(bits, &stored) ? 0u : 1u) | (is_finite(bits) ? 0u : 1u);
-    store_le(packed.data() + i * sizeof(stored), stored);
-  }
+  const std::uint32_t bad = vectorised(
+      [](std::span<const float> from, std::uint8_t* to) DGS_WIRE_INLINE {
+        std::uint32_t any = 0;
+        for (std::size_t i = 0; i < from.size(); ++i) {
+          const auto bits = std::bit_cast<std::uint32_t>(from[i]);
+          typename Format::Stored stored;
+          any |= (Format::pack(bits, &stored) ? 0u : 1u) | (is_finite(bits) ? 0u : 1u);
+          store_le(to + i * sizeof(stored), stored);
+        }
+        return any;
+      },
+      values, packed.data());
   return bad == 0 ? Status{} : unsendable<Format>(values);
 }
 
@@ -79,13 +85,17 @@ Status forbidden(std::span<const float> values) {
 template <class Format>
 Status unpack_as(ConstBytes packed, bool allow_zero, std::span<float> values) {
   using Stored = typename Format::Stored;
-  const std::uint32_t zero_is_bad = allow_zero ? 0 : 1;
-  std::uint32_t bad = 0;
-  for (std::size_t i = 0; i < values.size(); ++i) {
-    const std::uint32_t bits = Format::unpack(load_le<Stored>(packed.data() + i * sizeof(Stored)));
-    bad |= (is_finite(bits) ? 0u : 1u) | (is_zero(bits) ? zero_is_bad : 0u);
-    values[i] = std::bit_cast<float>(bits);
-  }
+  const std::uint32_t bad = vectorised(
+      [](const std::uint8_t* from, std::uint32_t zero_is_bad, std::span<float> to) DGS_WIRE_INLINE {
+        std::uint32_t any = 0;
+        for (std::size_t i = 0; i < to.size(); ++i) {
+          const std::uint32_t bits = Format::unpack(load_le<Stored>(from + i * sizeof(Stored)));
+          any |= (is_finite(bits) ? 0u : 1u) | (is_zero(bits) ? zero_is_bad : 0u);
+          to[i] = std::bit_cast<float>(bits);
+        }
+        return any;
+      },
+      packed.data(), allow_zero ? 0u : 1u, values);
   return bad == 0 ? Status{} : forbidden(values);
 }
 

@@ -2,6 +2,8 @@
 // Loops without branches, which the compiler makes vectors of: the larger ones where the processor has them.
 #pragma once
 
+#include <type_traits>
+
 #if defined(__x86_64__)
 #define DGS_WIRE_VECTORS __attribute__((target("avx2,bmi2")))
 #else
@@ -22,15 +24,17 @@ inline bool vectors_here() {
 #endif
 }
 
-template <class Loop>
-DGS_WIRE_VECTORS auto in_vectors(const Loop& loop) {
-  return loop();
+template <class Loop, class... Args>
+DGS_WIRE_VECTORS auto in_vectors(const Loop& loop, Args... args) {
+  return loop(args...);
 }
 
-// What `loop`, which is marked DGS_WIRE_INLINE, returns: the same either way.
-template <class Loop>
-auto vectorised(const Loop& loop) {
-  return vectors_here() ? in_vectors(loop) : loop();
+// What `loop`, a lambda that is marked DGS_WIRE_INLINE, returns: the same either way. It captures nothing:
+// bytes that it writes could be what it captured, for all that the compiler knows.
+template <class Loop, class... Args>
+auto vectorised(const Loop& loop, Args... args) {
+  static_assert(std::is_empty_v<Loop>);
+  return vectors_here() ? in_vectors(loop, args...) : loop(args...);
 }
 
 }  // namespace dgs::wire
