@@ -44,6 +44,7 @@ class Job:
     density: float = 0.01
     codec: str = "float32"
     codec_down: str | None = None  # the default: what changed, in as many bits as its budget allows
+    density_down: float | None = None  # the default: of what the others pushed meanwhile
     threads: int = 1
     plain: bool = False
 
@@ -58,6 +59,7 @@ class Job:
             codec=self.codec,
             codec_down=self.codec_down,
             density=self.density,
+            density_down=self.density_down,
         )
 
 

@@ -15,7 +15,8 @@ from pages import Rows, head, line
 def name_of(row: dict[str, Any]) -> str:
     """Whose exchanges they are."""
     of = "plain torch" if row["plain"] else "this library"
-    return of if row["codec_down"] is None else f"{of}, {row['codec_down']} down"
+    density = f" at {100 * row['density_down']:g} %" if row.get("density_down") else ""
+    return of if row["codec_down"] is None else f"{of}, {row['codec_down']}{density} down"
 
 
 def workers_of(row: dict[str, Any]) -> str:

@@ -109,8 +109,10 @@ class Selection:
 
     def failed(self) -> int | None:
         """Return the first segment that held a value that is not finite, or None (waits as counts() does)."""
-        bad = (self.counts() < 0).nonzero()
-        return int(bad[0]) if bad.numel() else None
+        counts = self.counts()
+        if not counts.numel() or int(counts.min()) >= 0:
+            return None
+        return int((counts < 0).nonzero()[0])
 
     def compact(self) -> tuple[Tensor, Tensor]:
         """Return the filled slots alone, ascending: indices int64 [total], values float32 [total]."""

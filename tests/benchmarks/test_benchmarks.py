@@ -62,18 +62,20 @@ def test_an_exchange_is_split_into_stages_and_compared_with_plain_torch(
     printed = run(repository, "server", "--smoke", "--page", str(page))
     text = page.read_text()
     assert text.startswith("above\n<!-- server -->\n") and text.endswith("<!-- end of server -->\nbelow\n")
-    for name in ("this library", "this library, float32 down", "plain torch, float32 down"):
+    ours = ("this library", "this library, float32 down", "this library, float32 at 1 % down")
+    for name in (*ours, "plain torch, float32 down"):
         assert f"| {name}, 2 workers |" in text
     assert "\nold\n" not in text and text.count("|---|") == 3
     assert (tmp_path / "server.png").read_bytes().startswith(b"\x89PNG")
     record = json.loads((tmp_path / "server.json").read_text())
     rows = [(row["plain"], row["codec_down"], row["workers"]) for row in record["exchange"]]
-    assert rows == [(False, None, 2), (False, "float32", 2), (True, "float32", 2)]
+    assert rows == [(False, None, 2), (False, "float32", 2), (False, "float32", 2), (True, "float32", 2)]
     for row in record["exchange"]:
         stages = row["milliseconds"]
         assert list(stages) == ["receive", "wait", "decode", "push", "pull", "encode", "send"]
         assert min(stages.values()) > 0 and f"× {row['workers']}" in printed
-        assert row["latency ms"] > 0 and 0 < row["MB up"] < row["MB down"]
+        assert row["latency ms"] > 0 and row["MB up"] > 0
+        assert (row["MB up"] < row["MB down"]) == (row["density_down"] is None)
     assert [row["size"] for row in record["transport"]] == [256, 1024, 16384, 262144]
     assert all(row["pull_ms"] > 0 and row["plain_ms"] > 0 for row in record["pull"])
 
