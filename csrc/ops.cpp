@@ -40,8 +40,8 @@ STABLE_TORCH_LIBRARY(dgs, m) {
       "float grad_scale, bool nesterov, Tensor offsets, Tensor counts, Tensor starts, bool sampled, "
       "Tensor(c!) indices, Tensor(d!) values, Tensor(e!) nnz) -> ()");
   // The same, and what is selected becomes what its codec can say and is taken out of the *_out buffers, as
-  // by quantize_ or quantize_blocks_ (codec: theirs) and apply_*: the whole of a push in one sweep. On the
-  // CPU only; the wrappers put it together from those ops elsewhere.
+  // by quantize_ or quantize_blocks_ (codec: theirs) and apply_*: the whole of a push, on the CPU in one
+  // sweep.
   m.def(
       "push_velocity(Tensor[] grads, Tensor[] weights, Tensor[] velocity, Tensor(a!)[] velocity_out, "
       "Tensor keep, Tensor lr, Tensor weight_decay, Tensor offsets, Tensor counts, Tensor starts, "
@@ -52,8 +52,8 @@ STABLE_TORCH_LIBRARY(dgs, m) {
       "momentum, "
       "float grad_scale, bool nesterov, Tensor offsets, Tensor counts, Tensor starts, bool sampled, "
       "int codec, Tensor(c!) indices, Tensor(d!) values, Tensor(e!) nnz) -> ()");
-  // The same for a pull: select_difference, quantised and added to the mirror, which is scratch in segments
-  // whose difference is not finite.
+  // The same for a pull: select_difference, quantised and added to the mirror, which in segments whose
+  // difference is not finite stays as it was.
   m.def(
       "pull(Tensor[] x, Tensor(a!)[] mirror, Tensor offsets, Tensor counts, Tensor starts, bool sampled, "
       "int codec, Tensor(b!) indices, Tensor(c!) values, Tensor(d!) nnz) -> ()");

@@ -1,19 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ops that the CPU does in one sweep, put together from those that they stand for: what a GPU runs."""
+"""What the ops that do several others' work stand for."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 FIRST_BLOCK_CODEC = 4
 
 
 class Composed:
-    """The three ops over `lib`, which has those that they are made of: torch.ops.dgs, or their twins."""
+    """push_velocity, push_dgc and pull over `lib`, which has the ops that they are made of: the twins."""
 
     def __init__(self, lib: Any) -> None:
         self._lib = lib
@@ -97,14 +96,3 @@ class Composed:
         self._lib.select_difference(x, mirror, offsets, counts, starts, sampled, indices, values, nnz)
         self._quantize(values, offsets, starts, nnz, codec)
         self._lib.sparse_add_(mirror, offsets, indices, values, starts, nnz, False)
-
-
-def register() -> None:
-    """Make them the CUDA kernels of the ops of their names."""
-    composed = Composed(torch.ops.dgs)
-    for op in (composed.push_velocity, composed.push_dgc, composed.pull):
-        _library.impl(op.__name__, op, "CUDA")
-
-
-# torch drops a library's kernels when the object goes away, so it lives as long as this module.
-_library = torch.library.Library("dgs", "FRAGMENT")

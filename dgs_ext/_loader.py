@@ -15,7 +15,6 @@ from typing import NoReturn
 
 import torch
 
-from dgs_ext import _composed
 from dgs_ext.build_info import REBUILD, BuildInfo
 from dgs_ext.errors import BuildError
 
@@ -62,9 +61,7 @@ def load_cuda(folder: Path, info: BuildInfo) -> str | None:
     importing works without CUDA, and the call says what is missing.
     """
     problem = _try_cuda(folder, info)
-    if problem is None:
-        _composed.register()
-    else:
+    if problem is not None:
         _explain_on_call(problem)
     return problem
 

@@ -40,8 +40,8 @@ inline uint32_t magnitude_at(const Loops& loops, const std::vector<float>& sampl
 }
 
 // A magnitude that about k of the n entries reach, rather fewer: to undo what was taken of an entry that is
-// not among the k costs more than to take it later. `sample` holds k·m/n = expected of them, all of at least
-// `low`.
+// not among the k costs more than to take it later; none where ties blur it. `sample` holds k·m/n = expected
+// of them, all of at least `low`.
 inline uint32_t likely_chosen(const Loops& loops, const std::vector<float>& sample, double expected,
                               uint32_t low) {
   const auto m = static_cast<int64_t>(sample.size());
@@ -51,7 +51,7 @@ inline uint32_t likely_chosen(const Loops& loops, const std::vector<float>& samp
   const auto rank = static_cast<int64_t>(std::max(expected - 0.5 * std::sqrt(expected), 0.0));
   if (rank >= found) return kNothing;
   std::nth_element(reached.begin(), reached.begin() + rank, reached.begin() + found, std::greater<>());
-  return reached[rank];
+  return reached[rank] == low ? kNothing : reached[rank];
 }
 
 // What somewhat more than k of the n entries of a segment should reach (1 lets all nonzeros through), and

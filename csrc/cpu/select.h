@@ -25,7 +25,8 @@ constexpr int64_t kWorthSampling = 1024;  // smaller segments take all nonzeros 
 constexpr int64_t kSparse = 2;            // candidates are worth it where k <= n / kSparse
 constexpr int64_t kLongStrip = 4;         // ranges that one thread sweeps one behind the other, at most,
 constexpr int64_t kStrips = 64;           // and if so many tasks are left
-// Up to so many entries are taken out by whoever has selected them, and by all threads where they are more.
+// Up to so many entries that the sweep did not take are taken out by whoever has selected them, more of them
+// by all threads.
 constexpr int64_t kSmallSelection = 4 * kEntries;
 
 // What is wanted of each segment.
@@ -132,7 +133,7 @@ class Selector {
 
   Reach estimate(int64_t s) const {
     const int64_t n = segments_.size(s), k = wanted_.counts[s];
-    if (n == 0) return {};
+    if (n == 0 || slots_.size(s) == 0) return {};
     if (wanted_.sampled) {
       const uint32_t all = sampled_threshold(loops_, operands_[s], n, k);
       return {all, all};
@@ -191,7 +192,7 @@ class Selector {
     large.again = largest < kInfinity && (count > large.room || !enough);
     if (large.again) return;
     const Cut cut = choose(s, runs.data(), n, large.reach.low, largest);
-    if (!taker_.at_work() || selected(s) == 0) return;
+    if (!taker_.at_work() || slots_.nnz[s] < 0) return;
     if (large.reach.take < kNothing) {
       taker_.settle(s, runs.data(), n, large.reach, cut);
     } else if (selected(s) <= kSmallSelection) {

@@ -5,10 +5,39 @@
 #include <torch/csrc/stable/library.h>
 
 #include "cuda/apply.h"
+#include "cuda/send.h"
 #include "cuda/stream_launcher.h"
 
 namespace dgs::cuda {
 namespace {
+
+void take_out(const Device& device, const Segments& segments, const Entries& entries,
+              const std::vector<float*>& velocity, const float* keep) {
+  std::vector<ApplyVelocity> operands;
+  for (size_t s = 0; s < velocity.size(); ++s) operands.push_back({velocity[s], keep[s]});
+  StreamLauncher launcher(device);
+  apply_selection(launcher, segments, operands, entries);
+}
+
+void take_out(const Device& device, const Segments& segments, const Entries& entries,
+              const std::vector<float*>& velocity, const std::vector<float*>& residual,
+              const int64_t* counts) {
+  std::vector<ApplyDgc> operands;
+  for (size_t s = 0; s < velocity.size(); ++s) {
+    const bool mask = counts[s] < segments.size(static_cast<int64_t>(s));
+    operands.push_back({velocity[s], residual[s], mask});
+  }
+  StreamLauncher launcher(device);
+  apply_selection(launcher, segments, operands, entries);
+}
+
+void add(const Device& device, const Segments& segments, const Entries& entries, const std::vector<float*>& x,
+         bool subtract) {
+  std::vector<SparseAdd> operands;
+  for (float* p : x) operands.push_back({p});
+  StreamLauncher launcher(device);
+  sparse_add(launcher, segments, operands, entries, subtract);
+}
 
 void apply_velocity_(const Tensors& velocity, const Tensor& keep, const Tensor& offsets,
                      const Tensor& indices, const Tensor& values, const Tensor& starts, const Tensor& nnz) {
@@ -17,10 +46,7 @@ void apply_velocity_(const Tensors& velocity, const Tensor& keep, const Tensor& 
   const auto* share = arguments.scalars("keep", keep);
   const Entries entries = arguments.entries(indices, values, starts, nnz);
   arguments.check_apart();
-  std::vector<ApplyVelocity> operands;
-  for (size_t s = 0; s < v.size(); ++s) operands.push_back({v[s], share[s]});
-  StreamLauncher launcher(indices.device());
-  apply_selection(launcher, arguments.segments(), operands, entries);
+  take_out(indices.device(), arguments.segments(), entries, v, share);
 }
 
 void apply_dgc_(const Tensors& velocity, const Tensors& residual, const Tensor& offsets, const Tensor& counts,
@@ -30,12 +56,7 @@ void apply_dgc_(const Tensors& velocity, const Tensors& residual, const Tensor& 
   const auto* k = arguments.counts(counts);
   const Entries entries = arguments.entries(indices, values, starts, nnz);
   arguments.check_apart();
-  const Segments& segments = arguments.segments();
-  std::vector<ApplyDgc> operands;
-  for (size_t s = 0; s < u.size(); ++s)
-    operands.push_back({u[s], r[s], /*mask=*/k[s] < segments.size(static_cast<int64_t>(s))});
-  StreamLauncher launcher(indices.device());
-  apply_selection(launcher, segments, operands, entries);
+  take_out(indices.device(), arguments.segments(), entries, u, r, k);
 }
 
 void sparse_add_(const Tensors& x, const Tensor& offsets, const Tensor& indices, const Tensor& values,
@@ -44,10 +65,7 @@ void sparse_add_(const Tensors& x, const Tensor& offsets, const Tensor& indices,
   const auto to = arguments.written("x", x);
   const Entries entries = arguments.entries(indices, values, starts, nnz);
   arguments.check_apart();
-  std::vector<SparseAdd> operands;
-  for (float* p : to) operands.push_back({p});
-  StreamLauncher launcher(indices.device());
-  sparse_add(launcher, arguments.segments(), operands, entries, subtract);
+  add(indices.device(), arguments.segments(), entries, to, subtract);
 }
 
 void dense_add_(const Tensors& x, const Tensor& offsets, const Tensor& values, bool subtract) {
@@ -91,6 +109,21 @@ void dense_overflow_of(const Tensors& x, const Tensor& offsets, const Tensor& va
 }
 
 }  // namespace
+
+void take_out_of_velocity(const Device& device, const Segments& segments, const Slots& slots,
+                          const std::vector<float*>& velocity, const float* keep) {
+  take_out(device, segments, entries_of(slots), velocity, keep);
+}
+void take_out_of_residual(const Device& device, const Segments& segments, const Slots& slots,
+                          const std::vector<float*>& velocity, const std::vector<float*>& residual,
+                          const int64_t* counts) {
+  take_out(device, segments, entries_of(slots), velocity, residual, counts);
+}
+void add_to(const Device& device, const Segments& segments, const Slots& slots,
+            const std::vector<float*>& x) {
+  add(device, segments, entries_of(slots), x, false);
+}
+
 }  // namespace dgs::cuda
 
 STABLE_TORCH_LIBRARY_IMPL(dgs, CUDA, m) {

@@ -3,6 +3,7 @@
 #include <torch/csrc/stable/library.h>
 
 #include "cuda/quantize.h"
+#include "cuda/send.h"
 #include "cuda/stream_launcher.h"
 
 namespace dgs::cuda {
@@ -17,6 +18,13 @@ void quantize_(const Tensor& values, int64_t codec) {
 }
 
 }  // namespace
+
+void quantize_each(const Device& device, const Segments& segments, const Slots& slots, Codec codec) {
+  StreamLauncher launcher(device);
+  const int64_t first = slots.starts[0];
+  quantize(launcher, slots.values + first, slots.starts[segments.count] - first, codec);
+}
+
 }  // namespace dgs::cuda
 
 STABLE_TORCH_LIBRARY_IMPL(dgs, CUDA, m) { m.impl("quantize_", TORCH_BOX(&dgs::cuda::quantize_)); }

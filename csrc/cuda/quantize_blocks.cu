@@ -5,6 +5,7 @@
 #include <torch/csrc/stable/library.h>
 
 #include "cuda/quantize_blocks.h"
+#include "cuda/send.h"
 #include "cuda/stream_launcher.h"
 
 namespace dgs::cuda {
@@ -24,6 +25,13 @@ void quantize_blocks_(const Tensor& values, const Tensor& offsets, const Tensor&
 }
 
 }  // namespace
+
+void quantize_in_blocks(const Device& device, const Segments& segments, const Slots& slots,
+                        BlockCodec codec) {
+  StreamLauncher launcher(device);
+  quantize_blocks(launcher, segments, slots.values, slots.starts, slots.nnz, codec);
+}
+
 }  // namespace dgs::cuda
 
 STABLE_TORCH_LIBRARY_IMPL(dgs, CUDA, m) {

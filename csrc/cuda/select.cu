@@ -4,6 +4,7 @@
 #include <torch/csrc/stable/library.h>
 
 #include "cuda/select.h"
+#include "cuda/send.h"
 #include "cuda/stream_launcher.h"
 
 namespace dgs::cuda {
@@ -25,6 +26,12 @@ void select(const Tensors& x, const Tensor& offsets, const Tensor& counts, const
   select_top(launcher, arguments.segments(), selecting.counts, selecting.sampled, operands, selecting.out);
 }
 
+std::vector<Difference> differences(const std::vector<const float*>& x, const std::vector<const float*>& y) {
+  std::vector<Difference> operands;
+  for (size_t s = 0; s < x.size(); ++s) operands.push_back({x[s], y[s]});
+  return operands;
+}
+
 void select_difference(const Tensors& x, const Tensors& y, const Tensor& offsets, const Tensor& counts,
                        const Tensor& starts, bool sampled, const Tensor& indices, const Tensor& values,
                        const Tensor& nnz) {
@@ -32,10 +39,26 @@ void select_difference(const Tensors& x, const Tensors& y, const Tensor& offsets
   const Selecting selecting = check_selecting(arguments, counts, starts, sampled, indices, values, nnz);
   const auto from = arguments.read("x", x), minus = arguments.read("y", y);
   arguments.check_apart();
-  std::vector<Difference> operands;
-  for (size_t s = 0; s < from.size(); ++s) operands.push_back({from[s], minus[s]});
   StreamLauncher launcher(indices.device());
-  select_top(launcher, arguments.segments(), selecting.counts, selecting.sampled, operands, selecting.out);
+  select_top(launcher, arguments.segments(), selecting.counts, selecting.sampled, differences(from, minus),
+             selecting.out);
+}
+
+void pull(const Tensors& x, const Tensors& mirror, const Tensor& offsets, const Tensor& counts,
+          const Tensor& starts, bool sampled, int64_t codec, const Tensor& indices, const Tensor& values,
+          const Tensor& nnz) {
+  Arguments arguments("pull", device_of("pull", "indices", indices), offsets);
+  const Selecting selecting = check_selecting(arguments, counts, starts, sampled, indices, values, nnz);
+  check_any_codec(arguments.call(), codec);
+  const auto from = arguments.read("x", x);
+  const auto to = arguments.written("mirror", mirror);
+  arguments.check_apart();
+  const Segments& segments = arguments.segments();
+  StreamLauncher launcher(indices.device());
+  select_top(launcher, segments, selecting.counts, selecting.sampled,
+             differences(from, {to.begin(), to.end()}), selecting.out);
+  quantize_slots(indices.device(), segments, selecting.out, codec);
+  add_to(indices.device(), segments, selecting.out, to);
 }
 
 }  // namespace
@@ -44,4 +67,5 @@ void select_difference(const Tensors& x, const Tensors& y, const Tensor& offsets
 STABLE_TORCH_LIBRARY_IMPL(dgs, CUDA, m) {
   m.impl("select", TORCH_BOX(&dgs::cuda::select));
   m.impl("select_difference", TORCH_BOX(&dgs::cuda::select_difference));
+  m.impl("pull", TORCH_BOX(&dgs::cuda::pull));
 }

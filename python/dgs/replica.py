@@ -140,7 +140,7 @@ class Replica:
                 if self._rejoin(error):
                     return
             else:
-                self._finish(push, reply)
+                self._finish(reply)
                 return
         raise ServerLostError(
             f"a push failed {_ATTEMPTS} times over new sessions at version {self.session.version}"
@@ -155,9 +155,9 @@ class Replica:
         update = self.method.flush(hyper)
         if update is None or not self._finite():
             return
-        push = self._send(packed(update, hyper, session.held))
+        self._send(packed(update, hyper, session.held))
         try:
-            self._finish(push, session.pull())
+            self._finish(session.pull())
         except (TransportError, FrameError, RefusedError, ProtocolError) as error:
             log.warning("what the method's state still held was not acknowledged: %s", error)
 
@@ -177,7 +177,7 @@ class Replica:
         session.push(push.on_wire, codec, density, push.digest, push.held, background=background)
         return push
 
-    def _finish(self, push: Push, reply: Reply) -> None:
+    def _finish(self, reply: Reply) -> None:
         if reply.applied:
             self._commit()
         self._pending = None

@@ -54,8 +54,8 @@ struct Work {
     }
   }
 
-  void run(const cpu::Loops& loops, int64_t threads, cpu::CodecNumber codec) {
-    cpu::select_top(loops, operands, model.segments(), {model.counts.data(), false, codec}, model.slots(),
+  void run(const cpu::Loops& loops, int64_t threads, cpu::CodecNumber codec, bool sampled) {
+    cpu::select_top(loops, operands, model.segments(), {model.counts.data(), sampled, codec}, model.slots(),
                     Threads{threads});
   }
 
@@ -84,12 +84,12 @@ bool same(const std::vector<float>& a, const std::vector<float>& b) {
 }
 
 void check_alike(const cpu::Loops& loops, const std::vector<int64_t>& sizes, double density, bool ties,
-                 int64_t threads) {
+                 int64_t threads, bool sampled = false) {
   for (const auto kind : {cpu::Kind::kDifference, cpu::Kind::kVelocity, cpu::Kind::kDgc}) {
     for (const Codec codec : {Codec::kFloat32, Codec::kBFloat16}) {
       Work at_once(kind, sizes, density, ties), in_turn(kind, sizes, density, ties);
-      at_once.run(loops, threads, static_cast<cpu::CodecNumber>(codec));
-      in_turn.run(loops, 1, cpu::kNotSent);
+      at_once.run(loops, threads, static_cast<cpu::CodecNumber>(codec), sampled);
+      in_turn.run(loops, 1, cpu::kNotSent, sampled);
       in_turn.take_out(loops, kind, codec);
       CHECK(at_once.model.nnz == in_turn.model.nnz);
       CHECK(at_once.model.indices == in_turn.model.indices);
@@ -106,6 +106,14 @@ TEST(what_is_taken_out_at_once_is_what_was_chosen) {
       for (const bool ties : {false, true}) check_alike(*loops, kSizes, density, ties, 3);
     }
     check_alike(*loops, kSizes, 1.0, false, 2);
+  }
+}
+
+TEST(sampled_takes_out_what_found_a_slot) {
+  for (const auto* loops : variants()) {
+    for (const double density : {0.0, 0.01}) {  // at 0 there are none
+      for (const bool ties : {false, true}) check_alike(*loops, kSizes, density, ties, 3, true);
+    }
   }
 }
 

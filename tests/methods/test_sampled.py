@@ -11,7 +11,10 @@ import torch
 from fleet import Fleet, Vectors, same_bits, set_grads, weights_of
 from torch import Tensor
 
+from dgs import Layout, config
+from dgs.methods import METHODS, Hyper
 from dgs.room import Room, slots
+from dgs_ext.ops import Selection
 
 SHAPES = {"wide": (300, 200), "bias": (40,), "small": (40, 50)}
 NUMELS = torch.tensor([math.prod(s) for s in SHAPES.values()])
@@ -107,3 +110,31 @@ def test_the_largest_entries_are_among_those_sent() -> None:
         worker.step()
         q = fleet.taps[0].last_push(fleet.state.layout.numel, fleet.state.layout.fingerprint)
         assert q[17 * 200 + 5] == 500 and q[60040 + 3 * 50 + 3] == -500
+
+
+@pytest.mark.parametrize("mode", ["dgs", "gd", "dgc"])
+def test_nothing_is_lost_of_steps_that_send_nothing(mode: str) -> None:
+    """Steps that are not exchanged, and parameters without gradient, have no slots; their state keeps all of it."""
+    layout = Layout([("a", (40_000,)), ("b", (50, 1000))])
+    settings = config.resolve(None, {}, mode=mode, selection="sampled")
+    method = METHODS[mode].create(layout, torch.device("cpu"), settings)
+    ones = torch.ones(2)
+    hyper = Hyper(ones, 0 * ones, 0 * ones, layout.counts(0.01))
+    generator = torch.Generator().manual_seed(0)
+    asked, sent = torch.zeros(2, layout.numel, dtype=torch.float64).unbind()
+    for step in range(12):
+        grads = [torch.randint(-1000, 1000, (s.numel,), generator=generator).float() for s in layout.segments]
+        if step % 3 == 1:
+            grads[step % 2] = torch.empty(0)
+        flat = [g if g.numel() else torch.zeros(s.numel) for g, s in zip(grads, layout.segments, strict=True)]
+        asked += torch.cat(flat).double()
+        if step % 3 == 2:
+            method.accumulate(grads, flat, hyper)
+            continue
+        update = method.step(grads, flat, hyper)
+        assert isinstance(update, Selection) and update.total() > 0
+        indices, values = update.compact()
+        sent[indices] += values.double()
+        method.commit()
+    held = method.buffers()["velocity" if mode == "dgs" else "residual"].double()
+    assert torch.equal(sent + held, asked), "whole numbers: nothing is rounded"

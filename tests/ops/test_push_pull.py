@@ -64,9 +64,8 @@ def test_codecs(agree, make_problem, op, codec, density, device):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("op", ["push_velocity", "push_dgc"])
 def test_half_gradients(agree, make_problem, op, dtype):
-    if op == "pull":
-        return
     p = make_problem(SIZES, 0.01, "cpu", "list")
     agree(op, **EACH[op](p, dtype), codec=1, **p.layout(), **p.selection())
 
@@ -99,10 +98,18 @@ def test_ties_of_which_some_are_chosen(agree, make_problem, op, levels, sampled)
 
 def test_fewer_slots_than_reach_the_sampled_threshold(agree, make_problem, op):
     """What the sweep took of those that found no slot is put back."""
-    p = make_problem([100_000, 50, 200_000], 0.05)
-    slots = p.selection() | {"starts": torch.tensor([0, 700, 702, 1500])}
+    p = make_problem([100_000, 50, 200_000, 90_000], 0.05)
+    slots = p.selection() | {"starts": torch.tensor([0, 700, 702, 1500, 1500])}  # and none for the last
     got = agree(op, **EACH[op](p), codec=1, sampled=True, **p.layout(), **slots)
-    assert got["nnz"].tolist() == [700, 2, 798]
+    assert got["nnz"].tolist() == [700, 2, 798, 0]
+
+
+def test_nothing_is_taken_where_nothing_is_wanted(agree, make_problem, op):
+    """As of a step that is not exchanged, or of a parameter without gradient: no count, and no slots."""
+    p = make_problem([100_000, 300_000], 0.0)
+    for sampled in (False, True):
+        got = agree(op, **EACH[op](p), codec=1, sampled=sampled, **p.layout(), **p.selection())
+        assert got["nnz"].tolist() == [0, 0]
 
 
 @pytest.mark.parametrize("scale", [1e-37, 1e-39, 1e-41])
@@ -148,8 +155,8 @@ def test_a_missing_gradient(agree, make_problem):
         assert got["nnz"].tolist() == p.counts.tolist()
 
 
-def test_what_a_gpu_runs_computes_the_same(make_problem, op):
-    """Put together from the other ops, here on the CPU."""
+def test_its_parts_compute_the_same(make_problem, op):
+    """Put together from the other ops, as a GPU has it."""
     p = make_problem(SIZES, 0.02, "cpu", "list")
     results = []
     for impl in (torch.ops.dgs, Composed(torch.ops.dgs)):
@@ -162,10 +169,10 @@ def test_what_a_gpu_runs_computes_the_same(make_problem, op):
 
 
 @pytest.mark.parametrize("codec", [0, 9])
-def test_an_unknown_codec_is_refused(make_problem, codec):
-    p = make_problem([10], 0.1)
+def test_an_unknown_codec_is_refused(make_problem, codec, device):
+    p = make_problem([10], 0.1, device)
     x, mirror = p.normal(1), p.normal(2)
     before = mirror[0].clone()
     with pytest.raises(RuntimeError, match=rf"dgs::pull: codec = {codec}, must be 1 \(float32\), .* or 8"):
-        ops.pull(x, mirror, p.offsets, p.counts, Selection.allocate(p.counts, torch.device("cpu")), codec)
+        ops.pull(x, mirror, p.offsets, p.counts, Selection.allocate(p.counts, device), codec)
     assert torch.equal(mirror[0], before)

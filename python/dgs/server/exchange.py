@@ -161,7 +161,9 @@ class Exchange:
         try:
             version, selection = self._state.pull(mirror, plan.counts, plan.codec, desk.room)
         except DivergedError as error:
-            # The push is applied, so it cannot be refused: the worker is to join again, with a snapshot.
+            # The push is applied, so it cannot be refused: the worker is to join again, with a snapshot. Of its
+            # mirror other segments have been changed, which it was not told.
+            self.mirror = None
             raise ProtocolError(str(error)) from None
         self.held, worker.codec_down = version, plan.codec
         self._unseen.sent(plan.counts, selection.nnz, exact=not desk.room.sampled)

@@ -121,7 +121,10 @@ class ServerState:
         return self._version
 
     def pull(self, mirror: Mirror, counts: Tensor, codec: Codec, room: Room) -> tuple[int, Selection]:
-        """The largest part of θ - mirror, quantised and added to the mirror; it lies in `room`."""
+        """The largest part of θ - mirror, quantised and added to the mirror; it lies in `room`.
+
+        Raises DivergedError where the difference is not finite; the mirror is then of no use.
+        """
         selection, sampled = room.of(counts), room.sampled
         offsets = self.layout.offsets
         with self._lock.shared():

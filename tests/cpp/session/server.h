@@ -118,16 +118,16 @@ class Server {
     std::vector<cpu::Operand> operands;
     for (std::size_t s = 0; s < layout.counts.size(); ++s) {
       const int64_t at = layout.offsets[s];
-      operands.push_back({.kind = cpu::Kind::kDifference, .x = theta_.data() + at, .y = mirror.data() + at});
+      operands.push_back({.kind = cpu::Kind::kDifference,
+                          .x = theta_.data() + at,
+                          .y = mirror.data() + at,
+                          .y_out = mirror.data() + at});
     }
     const Slots slots{desk.indices.data(), desk.values.data(), layout.starts.data(), desk.nnz.data()};
-    {
-      const Shared held(&lock_);
-      cpu::select_top(cpu::loops(), operands, layout.segments(), {layout.counts.data(), false}, slots,
-                      Alone{});
-    }
-    cpu::loops().quantize(desk.values.data(), static_cast<int64_t>(desk.values.size()), Codec::kFloat32);
-    add(mirror, {slots.indices, slots.values, slots.starts, slots.nnz}, false);
+    const Shared held(&lock_);
+    cpu::select_top(cpu::loops(), operands, layout.segments(),
+                    {layout.counts.data(), false, static_cast<cpu::CodecNumber>(Codec::kFloat32)}, slots,
+                    Alone{});
   }
 
   std::vector<float> theta_;
