@@ -11,6 +11,7 @@ from dgs_ext.ops import Selection
 
 OPS = (
     *("select", "select_difference", "step_velocity", "step_dgc", "step_dense"),
+    *("push_velocity", "push_dgc", "pull"),
     *("quantize_", "quantize_blocks_", "apply_velocity_", "apply_dgc_", "sparse_add_", "dense_add_"),
     *("sparse_overflow", "dense_overflow"),
 )
@@ -52,6 +53,11 @@ def calls(layout, device):
         "step_dgc": lambda: ops.step_dgc(
             [x], [w], [v], [r], [v_out], [r_out], rates, rates, rates, *layout, out
         ),
+        "push_velocity": lambda: ops.push_velocity([x], [w], [v], [v_out], rates, *common, counts, out, 1),
+        "push_dgc": lambda: ops.push_dgc(
+            [x], [w], [v], [r], [v_out], [r_out], rates, rates, rates, *layout, out, 5
+        ),
+        "pull": lambda: ops.pull([x], [q], *layout, out, 3),
         "quantize_blocks_": lambda: ops.quantize_blocks_(out, offsets, 4),
         "apply_dgc_": lambda: ops.apply_dgc_([v_out], [r_out], *layout, out),
         "sparse_overflow": lambda: ops.sparse_overflow([w], offsets, out, first),
