@@ -171,8 +171,8 @@ def push_velocity(
 ) -> None:
     """Do `step_velocity`, `quantize_selection_` and `apply_velocity_` to velocity_out, in one sweep on the CPU.
 
-    keep: float32 [S], 1 - m; codec: as in quantize_ (1 to 3) and quantize_blocks_ (4 to 8); the rest as in
-    step_velocity
+    keep: float32 [S], 1 - m; the rest as in step_velocity
+    codec: as in quantize_ (1 to 3) and quantize_blocks_ (4 to 8)
     """
     _ops.push_velocity(
         grads, weights, velocity, velocity_out, keep, lr, weight_decay, offsets, counts,
@@ -223,8 +223,8 @@ def pull(
 ) -> None:
     """Select of x - mirror, quantise, and add to the mirror: `select_difference` and two more, in one call.
 
-    x, mirror: float32, N elements; codec: as in push_velocity; out: as in select; nnz[s] = -1: x - mirror is
-    not finite, and the mirror's segment is as it was
+    x, mirror: float32, N elements; codec: as in push_velocity
+    out: as in select; nnz[s] = -1: x - mirror is not finite, and the mirror's segment as it was
     """
     _ops.pull(
         x, mirror, offsets, counts, out.starts, sampled, codec, out.indices, out.values, out.nnz
