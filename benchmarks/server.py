@@ -7,7 +7,7 @@
     python benchmarks/server.py --parts flat --model tiny --workers 4 --exchanges 100000     # a few minutes
     python benchmarks/server.py --smoke                          # seconds
 
-exchange: a server in this process and workers in theirs, over gloo on loopback, that only exchange. Every push
+exchange: a server and workers, each in a process, over gloo on loopback, that only exchange. Every push
 carries a digest of a part of its worker's weights, which the server compares with its mirror, and in the end all are
 compared whole. The stages follow one another without a gap, from the worker's first byte to its answer. All settings
 are the defaults; once more with float32 down, and with answers as small as pushes. `plain` is the same server with
@@ -26,7 +26,9 @@ import json
 import logging
 import os
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +48,12 @@ PARTS = ("exchange", "pull", "transport")  # and flat
 PLAIN_UP_TO = 4  # workers; more in plain torch take minutes and show the same
 
 
+def alone(job: Job) -> Outcome:
+    """A run in a process of its own, which holds no memory that another run has left."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(run, job).result()
+
+
 def exchanges(args: argparse.Namespace) -> list[Outcome]:
     """For each number of workers this library as it is by default, with float32 down, also in as small answers as
     pushes, and beside plain torch with the same traffic.
@@ -60,13 +68,13 @@ def exchanges(args: argparse.Namespace) -> list[Outcome]:
             args.codec,
             threads=args.threads,
         )
-        done.append(run(job))
+        done.append(alone(job))
         if args.codec == "float32":
             same = replace(job, codec_down="float32")
-            done.append(run(same))
-            done.append(run(replace(same, density_down=args.density)))
+            done.append(alone(same))
+            done.append(alone(replace(same, density_down=args.density)))
             if workers <= PLAIN_UP_TO:
-                done.append(run(replace(same, plain=True, exchanges=max(job.exchanges // 4, 4))))
+                done.append(alone(replace(same, plain=True, exchanges=max(job.exchanges // 4, 4))))
     return done
 
 
