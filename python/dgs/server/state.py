@@ -129,11 +129,19 @@ class ServerState:
         offsets = self.layout.offsets
         with self._lock.shared():
             version = self._version
-            ops.pull([self._theta], [mirror.weights], offsets, counts, selection, codec, sampled=sampled)
+            if codec == Codec.FLOAT32:  # in one sweep, while the mirror is in the cache
+                ops.pull([self._theta], [mirror.weights], offsets, counts, selection, codec, sampled=sampled)
+            else:  # what many workers are sent: pushes would wait for the rest, too
+                ops.select_difference(
+                    [self._theta], [mirror.weights], offsets, counts, selection, sampled=sampled
+                )
         bad = selection.failed()
         if bad is not None:
             name = self.layout.segments[bad].name
             raise DivergedError(f"{name} and the worker's copy differ by too much at version {version}", name)
+        if codec != Codec.FLOAT32:
+            ops.quantize_selection_(selection, offsets, codec)
+            ops.sparse_add_([mirror.weights], offsets, selection)
         return version, selection.to_cpu()
 
     def snapshot(self, out: Tensor | None = None) -> Snapshot:
