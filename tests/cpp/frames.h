@@ -16,6 +16,24 @@ using namespace dgs::wire;
 
 inline constexpr std::uint64_t kFingerprint = 0x1122334455667788u;
 
+// A magnitude that may stand beside any other of its codec, in a block with one scale too.
+inline float magnitude(Codec codec, std::uint64_t draw) {
+  switch (codec) {
+    case Codec::kFloat32:
+      return static_cast<float>(draw % 4001) + 0.5f;
+    case Codec::kFloat16:
+    case Codec::kBfloat16:
+    case Codec::kInt8:
+      return static_cast<float>(64 + draw % 64);
+    case Codec::kLevel4:
+      return 8.0f / static_cast<float>(1u << draw % 4);
+    case Codec::kLevel3:
+      return 2.0f / static_cast<float>(1u << draw % 2);
+    default:
+      return 1.0f;
+  }
+}
+
 // A flat vector's entries as the selection ops leave them: some slots of each segment unused.
 struct Sample {
   std::vector<std::int64_t> indices, starts = {0}, nnz;

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "check.h"
+#include "frames.h"
 #include "wire/block_values.h"
 #include "wire/frame.h"
 #include "wire/xxh64.h"
@@ -14,24 +15,6 @@
 namespace {
 
 using namespace dgs::wire;
-
-// A magnitude that may stand beside any other of its codec, in a block with one scale too.
-float magnitude(Codec codec, std::uint64_t draw) {
-  switch (codec) {
-    case Codec::kFloat32:
-      return static_cast<float>(draw % 4001) + 0.5f;
-    case Codec::kFloat16:
-    case Codec::kBfloat16:
-    case Codec::kInt8:
-      return static_cast<float>(64 + draw % 64);
-    case Codec::kLevel4:
-      return 8.0f / static_cast<float>(1u << draw % 4);
-    case Codec::kLevel3:
-      return 2.0f / static_cast<float>(1u << draw % 2);
-    default:
-      return 1.0f;
-  }
-}
 
 // What a segment's entries are like.
 struct Kind {
@@ -59,7 +42,7 @@ struct Message {
     std::int64_t nnz_here = 0;
     const auto add = [&] {
       const std::uint64_t draw = (*random)();
-      const float value = draw % 100 < kind.zeros ? 0.0f : magnitude(codec, draw >> 20);
+      const float value = draw % 100 < kind.zeros ? 0.0f : frames::magnitude(codec, draw >> 20);
       indices.push_back(numel++);
       values.push_back(draw >> 10 & 1 ? -value : value);
       ++nnz_here;

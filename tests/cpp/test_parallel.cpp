@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "check.h"
+#include "frames.h"
 #include "wire/block_values.h"
 #include "wire/frame.h"
 #include "wire/thread_pool.h"
@@ -34,24 +35,6 @@ constexpr Codec kCodecs[] = {Codec::kFloat32, Codec::kFloat16, Codec::kBfloat16,
                              Codec::kLevel4,  Codec::kLevel3,  Codec::kLevel2,   Codec::kSign};
 #endif
 
-// One of the magnitudes that may stand side by side, in a block with one scale too.
-float magnitude(Codec codec, std::uint64_t draw) {
-  switch (codec) {
-    case Codec::kFloat32:
-      return static_cast<float>(draw % 1001) + 0.5f;
-    case Codec::kFloat16:
-    case Codec::kBfloat16:
-    case Codec::kInt8:
-      return static_cast<float>(64 + draw % 64);
-    case Codec::kLevel4:
-      return 8.0f / static_cast<float>(1u << draw % 4);
-    case Codec::kLevel3:
-      return 2.0f / static_cast<float>(1u << draw % 2);
-    default:
-      return 1.0f;
-  }
-}
-
 struct Message {
   Codec codec;
   std::uint64_t numel;
@@ -64,7 +47,7 @@ struct Message {
   }
   void add(std::int64_t index, std::uint64_t bits) {
     indices.push_back(index);
-    const float value = magnitude(codec, bits / 100);
+    const float value = frames::magnitude(codec, bits / 100);
     values.push_back(bits % 50 == 0 ? 0.0f : bits % 2 == 0 ? value : -value);
   }
   Entries entries() const { return {indices, values, starts, nnz}; }
