@@ -8,6 +8,7 @@
 #include <atomic>
 #include <cstdint>
 #include <cstring>
+#include <mutex>
 #include <vector>
 
 #include "cpu/arena.h"
@@ -65,8 +66,7 @@ class Selector {
         // Whoever sweeps a segment's last range chooses, while others sweep on and its candidates are in
         // cache.
         Progress& progress = progress_[owner_[i]];
-        if (progress.left.fetch_sub(1, std::memory_order_acq_rel) == 1)
-          finish(large_[owner_[i]], progress.found);
+        if (progress.left.fetch_sub(1, std::memory_order_acq_rel) == 1) finish(large_[owner_[i]], progress);
       }
     });
     select_again();
@@ -86,9 +86,11 @@ class Selector {
   struct Progress {
     std::atomic<int64_t> found;  // candidates so far
     std::atomic<int64_t> left;   // ranges
+    std::once_flag begun;
+    Candidates candidates = {};
   };
   struct Found {
-    int64_t place, count;  // in the arena
+    int64_t place, count;  // among the segment's candidates
     uint32_t largest;
   };
 
@@ -111,7 +113,7 @@ class Selector {
       return segments_.size(a.segment) > segments_.size(b.segment);
     });
     progress_ = std::vector<Progress>(large_.size());
-    int64_t room = 0;
+    int64_t most = 0;
     for (size_t j = 0; j < large_.size(); ++j) {
       Large& large = large_[j];
       large.first = static_cast<int64_t>(ranges_.size());
@@ -119,10 +121,10 @@ class Selector {
       large.last = static_cast<int64_t>(ranges_.size());
       progress_[j].left = large.last - large.first;
       owner_.resize(ranges_.size(), j);
-      room += large.room;
+      most = std::max(most, large.room);
     }
     found_.resize(ranges_.size());
-    arena_ = Arena::of_thread().reserve(room);
+    arena_.begin(most);
   }
 
   Reach reach(int64_t s) const {
@@ -145,19 +147,20 @@ class Selector {
 
   void sweep_range(int64_t i) {
     const Large& large = large_[owner_[i]];
-    std::atomic<int64_t>& found = progress_[owner_[i]].found;
+    Progress& progress = progress_[owner_[i]];
     const auto [s, begin, end] = ranges_[i];
     float values[kChunk + kSpareLanes];
     uint32_t at[kChunk + kSpareLanes];
-    const bool many = found.load(std::memory_order_relaxed) > large.room;
+    const bool many = progress.found.load(std::memory_order_relaxed) > large.room;
     const Swept swept =
         loops_.sweep(operands_[s], begin, end, many ? Reach{} : large.reach, streamed_, {values, at});
     found_[i] = {0, swept.count, swept.largest};
-    if (found.fetch_add(swept.count, std::memory_order_relaxed) + swept.count > large.room) return;
-    const int64_t place = used_.fetch_add(swept.count, std::memory_order_relaxed);
-    std::memcpy(arena_.values + place, values, swept.count * sizeof(float));
-    std::memcpy(arena_.at + place, at, swept.count * sizeof(uint32_t));
+    std::call_once(progress.begun, [&] { progress.candidates = arena_.take(); });
+    const int64_t place = progress.found.fetch_add(swept.count, std::memory_order_relaxed);
+    if (place + swept.count > large.room) return;
     found_[i].place = place;
+    std::memcpy(progress.candidates.values + place, values, swept.count * sizeof(float));
+    std::memcpy(progress.candidates.at + place, at, swept.count * sizeof(uint32_t));
   }
 
   void select_small(int64_t s) const {
@@ -179,13 +182,18 @@ class Selector {
     if (taker_.at_work()) taker_.take_slots(s, 0, selected(s));
   }
 
-  void finish(Large& large, int64_t count) {
+  void finish(Large& large, const Progress& progress) {
+    finish(large, progress.candidates, progress.found);
+    arena_.give_back(progress.candidates);
+  }
+
+  void finish(Large& large, const Candidates& all, int64_t count) {
     uint32_t largest = 0;
     std::vector<Run> runs;
     for (int64_t i = large.first; i < large.last; ++i) {
       largest = std::max(largest, found_[i].largest);
       const int64_t place = found_[i].place;
-      runs.push_back({arena_.values + place, arena_.at + place, found_[i].count, ranges_[i].begin});
+      runs.push_back({all.values + place, all.at + place, found_[i].count, ranges_[i].begin});
     }
     const int64_t s = large.segment, k = wanted_.counts[s], n = runs.size();
     const bool enough = wanted_.sampled || k == 0 || count >= k || large.reach.low == 1;
@@ -271,8 +279,7 @@ class Selector {
   std::vector<Range> ranges_;       // of the large segments
   std::vector<Found> found_;        // [ranges_]
   std::vector<size_t> owner_;       // [ranges_]: which of large_
-  Candidates arena_ = {};
-  std::atomic<int64_t> used_ = 0;  // of the arena
+  Arena& arena_ = Arena::of_thread();
 };
 
 // Stores what the operands [segments] store, and selects from each segment.

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <thread>
 #include <vector>
 
 #include "check.h"
@@ -84,6 +85,24 @@ TEST(select_gives_up_candidates_that_are_too_many) {
     select_plain(*loops, x, model, 2);
     check_selected(model, x);
   }
+}
+
+TEST(segments_share_their_candidates_memory) {
+  Model model(std::vector<int64_t>(9, 70'000), 0.01);
+  std::vector<float> x = normal(model.offsets.back(), 21);
+  std::fill(x.begin() + model.offsets[4], x.begin() + model.offsets[5], 1.0f);  // given up: too many
+  x[static_cast<std::size_t>(model.offsets[6])] = std::numeric_limits<float>::infinity();
+  std::size_t alone = 0, three = 0;
+  std::thread([&] {
+    for (const auto* loops : variants()) select_plain(*loops, x, model, 1);
+    alone = cpu::Arena::of_thread().places();
+  }).join();
+  CHECK_EQ(alone, std::size_t{1});
+  std::thread([&] {
+    for (int i = 0; i < 20; ++i) select_plain(cpu::kPortable, x, model, 3);
+    three = cpu::Arena::of_thread().places();
+  }).join();
+  CHECK(three >= 1 && three <= 9);
 }
 
 TEST(select_difference_recomputes_what_it_does_not_store) {
