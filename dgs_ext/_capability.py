@@ -10,7 +10,7 @@ import torch
 from dgs_ext.errors import BuildError
 
 VARIABLE = "DGS_CPU_CAPABILITY"
-NAMES = ("portable", "avx2")  # in the order of csrc/cpu/capability.cpp
+NAMES = ("portable", "avx2", "avx512")  # in the order of csrc/cpu/capability.cpp
 
 
 def available() -> list[str]:

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The inner loops of the CPU ops, as a table of functions: one table for each instruction set that they are
-// compiled for (portable.cpp, avx2.cpp), chosen at run time (capability.h). Everything else is compiled once.
-// The tables compute the same bits. Free of torch.
+// compiled for (portable.cpp, avx2.cpp, avx512.cpp), chosen at run time (capability.h). Everything else is
+// compiled once. The tables compute the same bits. Free of torch.
 #pragma once
 
 #include <cstdint>
@@ -14,7 +14,7 @@ namespace dgs::cpu {
 
 constexpr uint32_t kInfinity = 0x7f800000u;  // the first magnitude that is not finite
 constexpr uint32_t kNothing = 0x7fffffffu;   // a threshold that no finite value reaches
-constexpr int64_t kSpareLanes = 8;           // vector code writes up to so many entries behind the last
+constexpr int64_t kSpareLanes = 16;          // vector code writes up to so many entries behind the last
 
 // In models of so many elements results are `streamed`, past the caches: there they would not stay anyway.
 constexpr int64_t kWorthStreaming = 1 << 22;
@@ -101,6 +101,7 @@ struct Loops {
 };
 
 extern const Loops kPortable;
-extern const Loops kAvx2;  // only on x86-64
+extern const Loops kAvx2;    // only on x86-64, as
+extern const Loops kAvx512;  // this
 
 }  // namespace dgs::cpu

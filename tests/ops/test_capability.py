@@ -86,14 +86,16 @@ def test_the_best_is_the_default():
 
 def test_unknown_and_unsupported_names_are_refused_with_the_choices(monkeypatch):
     with pytest.raises(
-        BuildError, match=r"DGS_CPU_CAPABILITY=sse9: it is none of portable, avx2; use one of"
+        BuildError, match=r"DGS_CPU_CAPABILITY=sse9: it is none of portable, avx2, avx512; use one of"
     ):
         _capability.use_wanted({"DGS_CPU_CAPABILITY": "sse9"})
     monkeypatch.setattr(_capability, "available", lambda: ["portable"])
-    with pytest.raises(BuildError, match=r"cannot run it; dgs knows portable, avx2; use one of portable, or"):
+    with pytest.raises(
+        BuildError, match=r"cannot run it; dgs knows portable, avx2, avx512; use one of portable, or"
+    ):
         _capability.use_wanted({"DGS_CPU_CAPABILITY": "avx2"})
-    with pytest.raises(RuntimeError, match=r"dgs::cpu_capability: use = 2, must be in \[-1, 2\)"):
-        torch.ops.dgs.cpu_capability(2)
+    with pytest.raises(RuntimeError, match=r"dgs::cpu_capability: use = 3, must be in \[-1, 3\)"):
+        torch.ops.dgs.cpu_capability(3)
 
 
 @pytest.mark.parametrize(("name", "status"), [("portable", 0), ("", 0), ("AVX2", 1)])
@@ -107,4 +109,4 @@ def test_the_variable_is_read_at_import(name, status):
     if name == "portable":
         assert run.stdout.strip() == "portable"
     if status:
-        assert "BuildError: DGS_CPU_CAPABILITY=AVX2: it is none of portable, avx2" in run.stderr
+        assert "BuildError: DGS_CPU_CAPABILITY=AVX2: it is none of portable, avx2, avx512" in run.stderr
