@@ -13,9 +13,9 @@
 #include <string>
 #include <string_view>
 
+#include "cpu/torch_pool.h"
 #include "wire/block_values.h"
 #include "wire/frame.h"
-#include "wire/thread_pool.h"
 #include "wire/xxh64.h"
 
 namespace py = pybind11;
@@ -75,17 +75,22 @@ py::tuple fields_of(const Header& header) {
                         header.payload_length, header.meta_length);
 }
 
-// The caller's choice, but for messages that are not worth waking a thread. One pool for the process, never
-// destroyed: at exit its threads wait for work, and a forked child has none of them.
-Threads threads_for(std::size_t entries, std::size_t threads) {
-  static ThreadPool& pool = *new ThreadPool;
-  constexpr std::size_t kWorthAThread = 1 << 15;
-  return {&pool, std::min(threads, 1 + entries / kWorthAThread)};
-}
+// torch's threads, which the ops before and behind a message have just used: those of a pool of our own would
+// find the cores taken by them, as they wait for work without sleeping.
+class TorchThreads final : public Pool {
+ public:
+  explicit TorchThreads(std::size_t entries) : pool_(static_cast<std::int64_t>(entries)) {}
+  void each(std::size_t tasks, Task task) override {
+    pool_(static_cast<std::int64_t>(tasks), [&](std::int64_t i) { task(static_cast<std::size_t>(i)); });
+  }
+
+ private:
+  cpu::TorchPool pool_;
+};
 
 std::size_t py_encode_sparse(const py::array& out, const Chosen& chosen, const py::bytes& meta,
                              const py::array& indices, const py::array& values, const py::array& starts,
-                             const py::array& nnz, std::uint64_t numel, std::size_t threads) {
+                             const py::array& nnz, std::uint64_t numel) {
   // One per sending thread, so that a session in steady state allocates nothing.
   thread_local Scratch scratch;
   const Bytes to = view<std::uint8_t>(out, "out");
@@ -96,7 +101,7 @@ std::size_t py_encode_sparse(const py::array& out, const Chosen& chosen, const p
   Status status;
   {
     const py::gil_scoped_release released;
-    Threads pool = threads_for(entries.indices.size(), threads);
+    TorchThreads pool(entries.indices.size());
     status = encode_sparse(header_of(chosen), text, entries, numel, &scratch, to, &length, &pool);
   }
   raise_if(status);
@@ -104,7 +109,7 @@ std::size_t py_encode_sparse(const py::array& out, const Chosen& chosen, const p
 }
 
 std::size_t py_encode_dense(const py::array& out, const Chosen& chosen, const py::bytes& meta,
-                            const py::array& values, std::size_t threads) {
+                            const py::array& values) {
   const Bytes to = view<std::uint8_t>(out, "out");
   const ConstBytes text = view(meta);
   const auto from = view<const float>(values, "values");
@@ -112,7 +117,7 @@ std::size_t py_encode_dense(const py::array& out, const Chosen& chosen, const py
   Status status;
   {
     const py::gil_scoped_release released;
-    Threads pool = threads_for(from.size(), threads);
+    TorchThreads pool(from.size());
     status = encode_dense(header_of(chosen), text, from, to, &length, &pool);
   }
   raise_if(status);
@@ -145,7 +150,7 @@ py::tuple py_parse_header(const py::array& frame, std::optional<std::uint64_t> c
 }
 
 py::tuple py_decode(const py::array& frame, std::uint64_t numel, std::optional<std::uint64_t> fingerprint,
-                    const py::array& indices, const py::array& values, std::size_t threads) {
+                    const py::array& indices, const py::array& values) {
   const ConstBytes from = view<const std::uint8_t>(frame, "frame");
   const auto to_indices = view<std::int64_t>(indices, "indices");
   const auto to_values = view<float>(values, "values");
@@ -153,7 +158,7 @@ py::tuple py_decode(const py::array& frame, std::uint64_t numel, std::optional<s
   Status status;
   {
     const py::gil_scoped_release released;
-    Threads pool = threads_for(from.size() / sizeof(float), threads);
+    TorchThreads pool(from.size() / sizeof(float));
     status = decode(from, numel, fingerprint, to_indices, to_values, &decoded, &pool);
   }
   raise_if(status);

@@ -5,8 +5,7 @@ The format is docs/wire_format.md. Nothing is rounded here: values are float32 n
 exactly. Encoders write into the caller's buffer; the decoder writes into the caller's scratch buffers, which are
 garbage after a FrameError: apply nothing before decode has returned.
 
-Bytes are worked on without the GIL, by up to torch.get_num_threads() threads where the message is large and no
-other message has them. They are the packer's own, which is built without torch; the bytes do not depend on them.
+Bytes are worked on without the GIL, by torch's threads where the message is large; they do not depend on how many.
 What is packed is read where it lies, more than once: nothing may write to it until the encoder has returned.
 
 Arguments of a wrong dtype, device, layout, size or range are a TypeError or ValueError everywhere; what is
@@ -172,7 +171,6 @@ def encode_sparse(
         _array(starts, "starts", torch.int64),
         _array(nnz, "nnz", torch.int64),
         _numel(numel),
-        torch.get_num_threads(),
     )
 
 
@@ -197,7 +195,6 @@ def encode_dense(out: Tensor, header: Header, meta: bytes, values: Tensor) -> in
         _chosen(header),
         _meta(meta),
         _array(values, "values", torch.float32),
-        torch.get_num_threads(),
     )
 
 
@@ -260,7 +257,6 @@ def decode(frame: Tensor, *, numel: int, fingerprint: int | None, indices: Tenso
         None if fingerprint is None else _integer(fingerprint, "fingerprint", _U64),
         _array(indices, "indices", torch.int64),
         _array(values, "values", torch.float32),
-        torch.get_num_threads(),
     )
     header = _header(fields)
     body_start = HEADER_BYTES + header.meta_length

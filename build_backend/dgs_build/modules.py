@@ -42,7 +42,7 @@ def plain(names: Iterable[str], root: Path = ROOT) -> list[Extension]:
 
 def with_torch(cuda: bool, root: Path = ROOT) -> list[Extension]:
     """Return the modules to compile with torch.utils.cpp_extension, the CUDA one only where `cuda`."""
-    from torch.utils.cpp_extension import CppExtension, CUDAExtension, include_paths
+    from torch.utils.cpp_extension import CppExtension, CUDAExtension, include_paths, library_paths
 
     def options(module: str, cxx: Iterable[str] = ()) -> dict[str, Any]:
         return {
@@ -57,8 +57,9 @@ def with_torch(cuda: bool, root: Path = ROOT) -> list[Extension]:
         gpu = options("_cuda", (*STABLE_ABI, "-DUSE_CUDA"))
         gpu["extra_compile_args"]["nvcc"] = [*NVCC_FLAGS, *STABLE_ABI]
         built.append(CUDAExtension(**gpu, py_limited_api=True))
-    # The packer knows no torch: it takes the pybind11 that lies in torch's include folder, and links nothing.
-    wire = options("_wire")
+    # The packer takes the pybind11 that lies in torch's include folder, and of torch's library the threads alone.
+    wire = options("_wire", STABLE_ABI)
     wire["include_dirs"] = [str(root / "csrc"), *include_paths()]
+    wire |= {"libraries": ["torch_cpu"], "library_dirs": library_paths()}
     built.append(Extension(**wire, language="c++"))
     return built

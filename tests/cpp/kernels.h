@@ -4,36 +4,18 @@
 #pragma once
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <cstdint>
 #include <numeric>
 #include <random>
-#include <thread>
 #include <vector>
 
 #include "check.h"
 #include "cpu/capability.h"
 #include "cpu/select.h"
+#include "threads.h"
 
 namespace dgs::test {
-
-// A pool of threads that live for one call and take the tasks from the last to the first.
-struct Threads {
-  int64_t threads;
-
-  template <class Body>
-  void operator()(std::size_t n, const Body& body) const {
-    std::atomic<int64_t> left{static_cast<int64_t>(n)};
-    const auto work = [&] {
-      for (int64_t i; (i = left.fetch_sub(1)) > 0;) body(i - 1);
-    };
-    std::vector<std::thread> running;
-    for (int64_t t = 1; t < threads; ++t) running.emplace_back(work);
-    work();
-    for (auto& thread : running) thread.join();
-  }
-};
 
 struct Model {
   std::vector<int64_t> offsets{0}, counts, starts{0}, indices, nnz;

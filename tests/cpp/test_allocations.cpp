@@ -10,7 +10,6 @@
 #include "check.h"
 #include "wire/block_values.h"
 #include "wire/frame.h"
-#include "wire/thread_pool.h"
 
 namespace {
 std::atomic<std::size_t> allocations{0}, allocated{0};
@@ -103,18 +102,14 @@ void expect_steady(const auto& exchange) {
 }
 
 TEST(messages_after_the_first_allocate_nothing) {
-  ThreadPool threads;
   Alone alone;
-  Threads some(&threads, 3);
   for (const bool zeros : {false, true}) {
     Session session(zeros);
-    for (Pool* pool : {static_cast<Pool*>(&alone), static_cast<Pool*>(&some)}) {
-      for (int code = 1; code <= static_cast<int>(Codec::kSign); ++code) {
-        const auto codec = static_cast<Codec>(code);
-        expect_steady([&] { session.exchange(codec, pool); });
-        if (!in_blocks(codec)) expect_steady([&] { session.exchange_whole(codec, pool); });
-        if (!zeros) expect_steady([&] { session.exchange_most(codec, pool); });
-      }
+    for (int code = 1; code <= static_cast<int>(Codec::kSign); ++code) {
+      const auto codec = static_cast<Codec>(code);
+      expect_steady([&] { session.exchange(codec, &alone); });
+      if (!in_blocks(codec)) expect_steady([&] { session.exchange_whole(codec, &alone); });
+      if (!zeros) expect_steady([&] { session.exchange_most(codec, &alone); });
     }
   }
 }

@@ -2,17 +2,15 @@
 // Threads change nothing: the same bytes, the same entries, the same error. Runs under the thread sanitizer
 // too.
 #include <algorithm>
-#include <atomic>
 #include <limits>
 #include <random>
-#include <thread>
 #include <vector>
 
 #include "check.h"
 #include "frames.h"
+#include "threads.h"
 #include "wire/block_values.h"
 #include "wire/frame.h"
-#include "wire/thread_pool.h"
 #include "wire/xxh64.h"
 
 namespace {
@@ -131,9 +129,8 @@ void same(const Status& a, const Status& b) {
 void for_each_pool(const auto& visit) {
   Backwards backwards;
   visit(&backwards);
-  ThreadPool pool;
-  for (const std::size_t threads : {2, 3, 7}) {
-    Threads some(&pool, threads);
+  for (const int threads : {2, 3, 7}) {
+    dgs::test::WireThreads some(threads);
     visit(&some);
   }
 }
@@ -255,24 +252,6 @@ TEST(entries_that_are_smaller_as_a_whole_vector_do_not_depend_on_threads) {
     if (in_blocks(codec)) continue;
     for (const bool zeros : {false, true}) expect_whole(entire(codec, zeros));
   }
-}
-
-TEST(callers_that_come_at_once_all_get_their_work_done) {
-  ThreadPool pool;
-  std::vector<std::thread> callers;
-  std::atomic<std::size_t> done{0};
-  for (int caller = 0; caller < 4; ++caller) {
-    callers.emplace_back([&] {
-      Threads some(&pool, 3);
-      for (int message = 0; message < 200; ++message) {
-        std::vector<int> times(17, 0);
-        some.each(times.size(), [&](std::size_t i) { ++times[i]; });
-        done += static_cast<std::size_t>(std::count(times.begin(), times.end(), 1));
-      }
-    });
-  }
-  for (std::thread& caller : callers) caller.join();
-  CHECK_EQ(done.load(), std::size_t{4 * 200 * 17});
 }
 
 }  // namespace
