@@ -10,7 +10,6 @@ import threading
 import time
 from dataclasses import dataclass, field
 from datetime import timedelta
-from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
 
@@ -162,17 +161,19 @@ def run(job: Job) -> Outcome:
     settings = job.settings(0)
     server = Server(state, BufferStore([], {}, "none"), settings, TimedListener(listener, clock), dense=False)
     serving = threading.Thread(target=server.serve)
-    before = resident()
     context = multiprocessing.get_context("spawn")
     together, told = context.Barrier(job.workers + 1), context.Queue()
     with timed_packers(clock):
-        serving.start()
         processes = [
             context.Process(target=work, args=(job, rank, listener.port, together, told), daemon=True)
             for rank in range(1, job.workers + 1)
         ]
+        for process in processes:
+            process.start()
+        before = resident()  # what starting processes takes is not the server's
+        serving.start()
         try:
-            seconds, cpu, memory, threads = _watch(processes, together)
+            seconds, cpu, memory, threads = _watch(together)
             memory -= before
             results = [told.get(timeout=60) for _ in processes]
             for process in processes:
@@ -189,10 +190,8 @@ def run(job: Job) -> Outcome:
     return Outcome(job, stages, seconds, cpu, up, down, memory, threads)
 
 
-def _watch(processes: list[SpawnProcess], together: Any) -> tuple[float, float, int, int]:
-    """Starts the workers; seconds and CPU seconds between their first counted exchange and their last."""
-    for process in processes:
-        process.start()
+def _watch(together: Any) -> tuple[float, float, int, int]:
+    """Seconds and CPU seconds between the workers' first counted exchange and their last."""
     together.wait(300)
     began, cpu = time.monotonic(), time.process_time()
     together.wait(600)

@@ -20,13 +20,16 @@ class Packer:
     """Packs into one buffer and unpacks into another pair; each result is valid until the next of its kind.
 
     Buffers grow to what a message needs: a frame cannot make them larger than the layout.
+
+    Args:
+        layout: of what is sent.
+        into: indices int64 and values float32 to unpack into, as long as they are large enough.
     """
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: Layout, into: tuple[Tensor, Tensor] | None = None) -> None:
         self._layout = layout
         self._out = torch.empty(0, dtype=torch.uint8)
-        self._indices = torch.empty(0, dtype=torch.int64)
-        self._values = torch.empty(0)
+        self._indices, self._values = into or (torch.empty(0, dtype=torch.int64), torch.empty(0))
 
     def sparse(self, header: Header, meta: bytes, selection: Selection) -> Tensor:
         """A frame of a selection on the CPU, uint8 [length]."""

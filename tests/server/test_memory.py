@@ -14,6 +14,7 @@ from waiting import until
 from dgs.frames import Packer
 from dgs.layout import Layout
 from dgs.room import Room
+from dgs.server import ServerState
 from dgs.server.desks import Desk
 from dgs_ext.selection import Selection
 from dgs_ext.wire import Codec, Header, Kind
@@ -86,3 +87,19 @@ def test_messages_that_grow_a_little_are_packed_and_unpacked_in_the_same_room() 
         for room, buffer in zip(rooms, (ours._out, theirs._indices, theirs._values), strict=True):
             room.add(buffer.numel())
     assert all(len(room) <= 5 for room in rooms), "a quarter more each time: 1.25^4 > 2"
+
+
+def test_a_pull_is_selected_where_its_push_was_unpacked() -> None:
+    layout = Layout([("w", (1_000, 300))])
+    state = ServerState(layout, torch.zeros(300_000), device=torch.device("cpu"))
+    desk = Desk(state, layout.counts(0.1))
+    for entries in (1_000, 30_000, 40_000):
+        indices = torch.arange(entries) * 3
+        sent = Selection(indices, torch.ones(entries), torch.tensor([0, entries]), torch.tensor([entries]))
+        header = Header(Kind.PUSH, Codec.FLOAT32, fingerprint=layout.fingerprint)
+        decoded = desk.packer.decode(Packer(layout).sparse(header, b"", sent))
+        pushed = desk.packer.entries(decoded)
+        assert torch.equal(pushed[0], indices)
+        pulled = desk.room.of(layout.counts(0.1))
+        there = [t.data_ptr() for t in (pulled.indices, pulled.values)]
+        assert (there == [t.data_ptr() for t in pushed]) is (entries <= 30_000), "a larger one needs its own"

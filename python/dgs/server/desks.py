@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 
 from ..frames import Packer
-from ..room import Room
 from .state import ServerState
 
 T = TypeVar("T")
@@ -27,25 +26,22 @@ T = TypeVar("T")
 class Desk:
     """Scratch for one frame at a time, and for the frames of any session; what it holds lasts until the next.
 
+    On the CPU a pull is selected where its push was unpacked, which is of no more use then.
+
     Args:
         state: of the server.
         most: about as many entries of each segment as a pull may have, int64 [S].
     """
 
     def __init__(self, state: ServerState, most: Tensor) -> None:
-        self._state, self._most = state, most
+        self._state = state
+        self.room = state.room()  # what a pull selects
         self.packer = Packer(state.layout)  # what came, unpacked
-
-    @cached_property
-    def room(self) -> Room:
-        """What a pull selects: at once for as much as there may be, as what is outgrown leaves holes in the memory.
-
-        Slots that no pull has reached are memory that was never touched, and take none; a device's would.
-        """
-        room = self._state.room()
-        if self._state.device.type == "cpu":
-            room.of(self._most)
-        return room
+        # At once for as much as there may be, as what is outgrown leaves holes in the memory. Slots that no pull has
+        # reached are memory that was never touched, and take none; a device's would. What came lies there before.
+        if state.device.type == "cpu":
+            slots = self.room.of(most)
+            self.packer = Packer(state.layout, into=(slots.indices, slots.values))
 
     @cached_property
     def model(self) -> Tensor:

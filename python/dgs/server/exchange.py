@@ -22,7 +22,7 @@ from ..errors import DivergedError, ProtocolError, RefusedError
 from ..frames import Packer
 from ..observer import Observer, heard
 from ..weights import digest
-from .behind import watch
+from .behind import length_of, watch
 from .budget import Budget, Unseen
 from .desks import Desk, Desks
 from .lock import SharedLock
@@ -124,6 +124,7 @@ class Exchange:
         density = check_push(decoded, meta, self.worker, self.mirror, self._state.layout)
         told = heard(meta.get("told"))
         values, indices = desk.packer.values(decoded), None
+        length = 0.0 if self.mirror is None else length_of(values, self.mirror)
         if decoded.form == "sparse":
             indices = desk.packer.entries(decoded)[0]
             made = self._state.push_sparse(indices, values)
@@ -143,7 +144,7 @@ class Exchange:
             self.held = snapshot.version
             header = self._header(Kind.PULL, decoded.header, Codec.FLOAT32, snapshot.version)
             return packer.dense(header, told_back, snapshot.theta)
-        version, selection = self._pull(density, values, desk)
+        version, selection = self._pull(density, length, desk)
         header = self._header(Kind.PULL, decoded.header, self.worker.codec_down, version)
         return packer.sparse(header, told_back, selection)
 
@@ -153,8 +154,11 @@ class Exchange:
             answer["tell"] = True
         return protocol.meta(**answer)
 
-    def _pull(self, density: float, pushed: Tensor, desk: Desk) -> tuple[int, Selection]:
-        """What the worker is sent of what it has not seen, and the version that it is then at."""
+    def _pull(self, density: float, length: float, desk: Desk) -> tuple[int, Selection]:
+        """What the worker is sent of what it has not seen, and the version that it is then at.
+
+        At the desk it takes the place of the push, of which `length` is left: its norm, or 0 where nobody looks.
+        """
         worker, mirror = self.worker, self.mirror
         assert mirror is not None
         plan = self._shared.budget.plan(self._unseen.entries(), density, worker.codec_up)
@@ -167,7 +171,7 @@ class Exchange:
             raise ProtocolError(str(error)) from None
         self.held, worker.codec_down = version, plan.codec
         self._unseen.sent(plan.counts, selection.nnz, exact=not desk.room.sampled)
-        watch(self._state, worker, mirror, pushed)
+        watch(self._state, worker, mirror, length)
         return version, selection
 
     def _request(self, decoded: Decoded) -> list[Tensor]:
