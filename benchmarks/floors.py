@@ -57,6 +57,12 @@ def why_not_compiled() -> str:
 
 
 Runs = dict[str, Callable[[], object]]
+_APART = ("through the cache", "past the cache")
+
+
+def writes_apart(contestant: str) -> bool:
+    """Whether this floor writes to other memory than it reads: the streams of an op that leaves its state whole."""
+    return contestant.endswith(_APART)
 
 
 def _compiled(kind: str, p: Problem) -> Runs:
@@ -69,10 +75,8 @@ def _compiled(kind: str, p: Problem) -> Runs:
         return torch.tensor([[t.data_ptr() for t in p.segments(operand)] for operand in operands])
 
     def ways(loop: Callable[..., object], apart: Tensor, in_place: Tensor | None = None) -> Runs:
-        runs = {
-            "through the cache": lambda: loop(apart, sizes, False),
-            "past the cache": lambda: loop(apart, sizes, True),
-        }
+        through, past = _APART
+        runs = {through: lambda: loop(apart, sizes, False), past: lambda: loop(apart, sizes, True)}
         return runs if in_place is None else {"in place": lambda: loop(in_place, sizes, False), **runs}
 
     if kind == "velocity":

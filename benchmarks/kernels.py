@@ -8,7 +8,8 @@
 
 Each step is compared with its twin, bit for bit, before it is timed. Contestants take turns; times are medians. The
 floor is the fastest of several loops over the same arrays (floors.py); `x floor` and `faster` are ratios to it and to
-the faster plain-torch version (plain_torch.py). Results go to --out as JSON and as a plot, too.
+the faster plain-torch version (plain_torch.py), `x streams` to the fastest loop that writes where the step does.
+Results go to --out as JSON and as a plot, too.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ class Row:
     gb_per_s: float
     floor_ms: float
     times_floor: float
+    times_streams: float  # of the fastest floor that writes to other memory, where the step does
     faster: float | None
     others: dict[str, float]  # medians
     least: dict[str, float]  # the best of each, the step's own among them
@@ -87,6 +89,7 @@ def row(
     medians = {who: statistics.median(samples) for who, samples in times.items()}
     ms, floor_ms = medians.pop(name), min(medians[who] for who in floor)
     plain = [medians[who] for who in medians if who not in floor]
+    streams_ms = min((medians[who] for who in floor if floors.writes_apart(who)), default=floor_ms)
     return Row(
         model=model,
         numel=p.numel,
@@ -97,6 +100,7 @@ def row(
         gb_per_s=STEPS[name].bytes(p) / ms / 1e6,
         floor_ms=floor_ms,
         times_floor=ms / floor_ms,
+        times_streams=ms / streams_ms,
         faster=min(plain) / ms if plain else None,
         others=medians,
         least={who: min(samples) for who, samples in times.items()},

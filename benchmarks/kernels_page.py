@@ -33,13 +33,15 @@ def _main(rows: Rows) -> Rows:
 
 def _figures(row: dict[str, Any]) -> str:
     ms, rate, faster = _short(row["ms"], 2), _short(row["gb_per_s"]), _short(row["faster"])
-    return f"{ms} | {rate} | {row['times_floor']:.2f} | {faster}"
+    return f"{ms} | {rate} | {row['times_floor']:.2f} | {row['times_streams']:.2f} | {faster}"
 
 
 def _steps(rows: Rows) -> str:
     threads = sorted({row["threads"] for row in rows})
-    text = line(["", *(f"{_threads(t)}: ms | GB/s | × floor | × faster than torch" for t in threads)])
-    text += "|---|" + "---:|---:|---:|---:|" * len(threads) + "\n"
+    text = line(
+        ["", *(f"{_threads(t)}: ms | GB/s | × floor | × streams | × faster than torch" for t in threads)]
+    )
+    text += "|---|" + "---:|---:|---:|---:|---:|" * len(threads) + "\n"
     for step in dict.fromkeys(row["step"] for row in rows):
         at = {row["threads"]: row for row in rows if row["step"] == step}
         text += line([f"`{step}`", *(_figures(at[t]) for t in threads)])

@@ -18,7 +18,7 @@ from kernels_plot import draw
 if TYPE_CHECKING:
     from kernels import Row
 
-COLUMNS = ("step", "density", "ms", "GB/s", "floor ms", "x floor", "topk ms", "kthvalue ms", "faster")
+COLUMNS = ("step", "density", "ms", "GB/s", "floor ms", "x floor", "x streams", "topk ms", "kthvalue ms", "faster")
 LIMITS = {"dgs": (1.2, 40), "gd": (1.3, None), "dgc": (1.3, None), "pull": (1.3, None)}  # × floor, × faster
 
 
@@ -57,7 +57,7 @@ def _cells(row: Row) -> tuple[object, ...]:
     others = (row.others.get(name, row.others.get("torch", "-")) for name in ("topk", "kthvalue"))
     density = "-" if row.density is None else f"{100 * row.density:g} %"
     faster = "-" if row.faster is None else row.faster
-    return row.step, density, row.ms, row.gb_per_s, row.floor_ms, row.times_floor, *others, faster
+    return row.step, density, row.ms, row.gb_per_s, row.floor_ms, row.times_floor, row.times_streams, *others, faster
 
 
 def show(began: dict[str, Any], rows: Sequence[Row]) -> None:
@@ -84,6 +84,8 @@ def _asked(row: Row) -> str:
     met = row.times_floor <= limit
     threads = f"{row.threads} thread{'s' * (row.threads > 1)}"
     text = f"  {row.step}, {threads}: {row.times_floor:.2f} × the floor (<= {limit})"
+    if row.times_streams < row.times_floor:
+        text += f", {row.times_streams:.2f} × the loop that writes where the step does"
     if faster is not None and row.faster is not None:
         met &= row.faster >= faster
         text += f", {row.faster:.0f} × faster than plain torch (>= {faster})"

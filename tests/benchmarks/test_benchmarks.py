@@ -111,6 +111,9 @@ def test_kernels_have_floors_baselines_and_a_record(repository: Path, tmp_path: 
         assert row["verified"] == row["numel"]
         assert row["times_floor"] == pytest.approx(row["ms"] / row["floor_ms"])
         assert row["floor_ms"] == min(ms for who, ms in row["others"].items() if who.startswith("floor"))
+        apart = [ms for who, ms in row["others"].items() if who.endswith("the cache")] or [row["floor_ms"]]
+        assert row["times_streams"] == pytest.approx(row["ms"] / min(apart))
+    assert rows["pull"]["times_streams"] == rows["pull"]["times_floor"], "it writes in place"
     dgs = rows["dgs"]
     assert dgs["faster"] == pytest.approx(
         min(dgs["others"][name] for name in ("topk", "kthvalue")) / dgs["ms"]
