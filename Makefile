@@ -95,7 +95,7 @@ else
 	cmake -S . -B build/libfuzzer -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DCMAKE_CXX_COMPILER=$(FUZZ_CXX) -DDGS_FUZZER=ON
 	cmake --build build/libfuzzer --target fuzz_decode
 	mkdir -p build/libfuzzer/corpus
-	build/libfuzzer/fuzz_decode -max_total_time=$(FUZZ_SECONDS) -timeout=5 -rss_limit_mb=1024 -max_len=4096 \
+	build/libfuzzer/fuzz_decode -max_total_time=$(FUZZ_SECONDS) -timeout=5 -rss_limit_mb=1024 -max_len=65536 \
 	  -artifact_prefix=build/libfuzzer/ build/libfuzzer/corpus tests/wire/golden
 endif
 
