@@ -235,8 +235,8 @@ inline std::vector<Gradient> check_gradients(const Call& call, const Segments& s
     check_placed(call, "grads", at, grads[i]);
     const char* first = data<const char>(grads[i]);
     if (flat) {
-      const int64_t width = type == GradientType::kFloat32 ? 4 : 2;
-      for (int64_t s = 0; s < segments.count; ++s) pointers[s] = {first + width * segments.offsets[s], type};
+      for (int64_t s = 0; s < segments.count; ++s)
+        pointers[s] = {first + width(type) * segments.offsets[s], type};
     } else {
       DGS_CHECK(call, grads[i].numel() == segments.size(at), "grads[", i, "] has ", grads[i].numel(),
                 " elements, segment ", i, " has ", segments.size(at), " (an empty tensor says: no gradient)");

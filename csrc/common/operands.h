@@ -16,69 +16,89 @@ class Arguments {
   // device: that of the data tensor whose placement decides for all.
   Arguments(const char* op, const torch::stable::Device& device, const Tensor& offsets)
       : call_{op, device}, segments_(check_segments(call_, offsets)) {
-    remember("offsets", {offsets}, false);
+    remember("offsets", segments_.offsets, segments_.count + 1, false);
   }
 
   const Call& call() const { return call_; }
   const Segments& segments() const { return segments_; }
 
   std::vector<const float*> read(const char* name, const Tensors& tensors) {
-    remember(name, tensors, false);
-    return check_operand<const float>(call_, segments_, name, tensors);
+    auto pointers = check_operand<const float>(call_, segments_, name, tensors);
+    remember_segments(name, tensors.size(), pointers, false);
+    return pointers;
   }
   std::vector<float*> written(const char* name, const Tensors& tensors) {
-    remember(name, tensors, true);
-    return check_operand<float>(call_, segments_, name, tensors);
+    auto pointers = check_operand<float>(call_, segments_, name, tensors);
+    remember_segments(name, tensors.size(), pointers, true);
+    return pointers;
   }
   std::vector<Gradient> gradients(const Tensors& grads) {
-    remember("grads", grads, false);
-    return check_gradients(call_, segments_, grads);
+    auto pointers = check_gradients(call_, segments_, grads);
+    remember_segments("grads", grads.size(), pointers, false);
+    return pointers;
   }
   const float* scalars(const char* name, const Tensor& t) {
-    remember(name, {t}, false);
-    return check_scalars(call_, segments_, name, t);
+    return remember(name, check_scalars(call_, segments_, name, t), segments_.count, false);
   }
   const int64_t* counts(const Tensor& counts) {
-    remember("counts", {counts}, false);
-    return check_counts(call_, segments_, counts);
+    return remember("counts", check_counts(call_, segments_, counts), segments_.count, false);
   }
   int64_t* nnz(const Tensor& nnz) {
-    remember("nnz", {nnz}, true);
-    return check_nnz(call_, segments_, nnz);
+    return remember("nnz", check_nnz(call_, segments_, nnz), segments_.count, true);
   }
   int64_t* first(const Tensor& first) {
-    remember("first", {first}, true);
-    return device_vector<int64_t>(call_, "first", first, ScalarType::Long, 1, "[1]");
+    return remember("first", device_vector<int64_t>(call_, "first", first, ScalarType::Long, 1, "[1]"), 1,
+                    true);
   }
   Slots slots(const Tensor& indices, const Tensor& values, const Tensor& starts, const Tensor& nnz) {
-    remember_selection(indices, values, starts, nnz, true);
-    return check_selection(call_, segments_, indices, values, starts, nnz);
+    const Slots slots = check_selection(call_, segments_, indices, values, starts, nnz);
+    remember_selection(slots, indices.numel(), true);
+    return slots;
   }
   Entries entries(const Tensor& indices, const Tensor& values, const Tensor& starts, const Tensor& nnz) {
-    remember_selection(indices, values, starts, nnz, false);
-    return check_entries(call_, segments_, indices, values, starts, nnz);
+    const Entries entries = check_entries(call_, segments_, indices, values, starts, nnz);
+    remember_selection(entries, indices.numel(), false);
+    return entries;
   }
   const float* dense(const char* name, const Tensor& t) {
-    remember(name, {t}, false);
-    return device_vector<const float>(call_, name, t, ScalarType::Float, segments_.numel(), "[N]");
+    const int64_t n = segments_.numel();
+    return remember(name, device_vector<const float>(call_, name, t, ScalarType::Float, n, "[N]"), n, false);
   }
-  void check_apart() const { dgs::check_apart(call_, operands_); }
+  void check_apart() const { extents_.check_apart(call_); }
 
  private:
-  void remember(const char* name, const Tensors& tensors, bool written) {
-    operands_.push_back({name, tensors, written});
+  template <class T>
+  T* remember(const char* name, T* first, int64_t n, bool written) {
+    extents_.add(name, -1, first, n * static_cast<int64_t>(sizeof(T)), written);
+    return first;
   }
-  void remember_selection(const Tensor& indices, const Tensor& values, const Tensor& starts,
-                          const Tensor& nnz, bool written) {
-    remember("indices", {indices}, written);
-    remember("values", {values}, written);
-    remember("starts", {starts}, false);
-    remember("nnz", {nnz}, written);
+  template <class Selected>
+  void remember_selection(const Selected& selected, int64_t capacity, bool written) {
+    remember("indices", selected.indices, capacity, written);
+    remember("values", selected.values, capacity, written);
+    remember("starts", selected.starts, segments_.count + 1, false);
+    remember("nnz", selected.nnz, segments_.count, written);
+  }
+
+  static const void* first_of(const void* segment) { return segment; }
+  static const void* first_of(const Gradient& gradient) { return gradient.data; }
+  static int64_t width_of(const void*) { return sizeof(float); }
+  static int64_t width_of(const Gradient& gradient) { return width(gradient.type); }
+
+  // From the checked pointers, as looking at a tensor a second time costs more than sorting it in.
+  template <class T>
+  void remember_segments(const char* name, size_t tensors, const std::vector<T>& pointers, bool written) {
+    if (tensors == 1 && !pointers.empty()) {
+      const T& first = pointers[0];
+      return extents_.add(name, -1, first_of(first), width_of(first) * segments_.numel(), written);
+    }
+    for (int64_t s = 0; s < segments_.count; ++s)
+      extents_.add(name, s, first_of(pointers[s]), width_of(pointers[s]) * segments_.size(s), written);
   }
 
   Call call_;
   Segments segments_;
-  std::vector<Operand> operands_;
+  Extents extents_;
 };
 
 // What a selection is asked for, and where it goes.

@@ -18,6 +18,12 @@ struct Segments {
 // kNone: the segment has no gradient.
 enum class GradientType : int32_t { kNone = 0, kFloat32 = 1, kFloat16 = 2, kBFloat16 = 3 };
 
+// Bytes of a value.
+constexpr int64_t width(GradientType type) {
+  if (type == GradientType::kNone) return 0;
+  return type == GradientType::kFloat32 ? 4 : 2;
+}
+
 // The gradient of one segment.
 struct Gradient {
   const void* data = nullptr;

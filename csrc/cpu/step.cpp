@@ -13,6 +13,7 @@ namespace {
 
 std::vector<Operand> operands_of(const VelocityOperands& o) {
   std::vector<Operand> operands;
+  operands.reserve(o.velocity.size());
   for (size_t s = 0; s < o.velocity.size(); ++s) {
     operands.push_back({.kind = Kind::kVelocity,
                         .x = o.velocity[s],
