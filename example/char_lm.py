@@ -126,7 +126,8 @@ def train(args: argparse.Namespace, device: torch.device) -> nn.Module:
             before = dataclasses.replace(optimizer.traffic)
             optimizer.step()
             optimizer.observe(loss, samples=args.batch_size)
-            if optimizer.rank == 1 and before.exchanges % args.show_every == 0:
+            applied = optimizer.traffic.exchanges > before.exchanges  # the run's end may have been before it
+            if optimizer.rank == 1 and applied and before.exchanges % args.show_every == 0:
                 print(exchanged(net, optimizer, before), flush=True)
     return net
 
