@@ -168,11 +168,11 @@ def run(job: Job) -> Outcome:
             context.Process(target=work, args=(job, rank, listener.port, together, told), daemon=True)
             for rank in range(1, job.workers + 1)
         ]
-        for process in processes:
-            process.start()
-        before = resident()  # what starting processes takes is not the server's
-        serving.start()
         try:
+            for process in processes:
+                process.start()
+            before = resident()  # what starting processes takes is not the server's
+            serving.start()
             seconds, cpu, memory, threads = _watch(together)
             memory -= before
             results = [told.get(timeout=60) for _ in processes]
@@ -180,9 +180,11 @@ def run(job: Job) -> Outcome:
                 process.join()
         finally:
             server.stop()
-            serving.join()
+            if serving.is_alive():
+                serving.join()
             for process in processes:
-                process.kill()
+                if process.is_alive():
+                    process.kill()
     verify(server, results)
     stages = [clock.stages(rank, *one) for rank, times, *_ in results for one in times]
     whole = job.workers * (job.exchanges + WARM_UP)

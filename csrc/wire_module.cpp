@@ -76,10 +76,12 @@ py::tuple fields_of(const Header& header) {
 }
 
 // torch's threads, which the ops before and behind a message have just used: those of a pool of our own would
-// find the cores taken by them, as they wait for work without sleeping.
+// find the cores taken by them, as they wait for work without sleeping. A thread for so many entries that it
+// works for a quarter of a millisecond: a team that ends together waits for the one whose core another
+// process has, which can take longer than what most messages cost altogether.
 class TorchThreads final : public Pool {
  public:
-  explicit TorchThreads(std::size_t entries) : pool_(static_cast<std::int64_t>(entries)) {}
+  explicit TorchThreads(std::size_t entries) : pool_(static_cast<std::int64_t>(entries / 4)) {}
   void each(std::size_t tasks, Task task) override {
     pool_(static_cast<std::int64_t>(tasks), [&](std::int64_t i) { task(static_cast<std::size_t>(i)); });
   }
@@ -158,7 +160,8 @@ py::tuple py_decode(const py::array& frame, std::uint64_t numel, std::optional<s
   Status status;
   {
     const py::gil_scoped_release released;
-    TorchThreads pool(from.size() / sizeof(float));
+    Header header;
+    TorchThreads pool(read_header(from, &header).ok() ? std::min(header.count, numel) : 0);
     status = decode(from, numel, fingerprint, to_indices, to_values, &decoded, &pool);
   }
   raise_if(status);

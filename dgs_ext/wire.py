@@ -6,6 +6,8 @@ exactly. Encoders write into the caller's buffer; the decoder writes into the ca
 garbage after a FrameError: apply nothing before decode has returned.
 
 Bytes are worked on without the GIL, by torch's threads where the message is large; they do not depend on how many.
+A process forked from one that has used those threads does not have them, and waits for ever, here as in torch's
+own operators: spawn processes.
 What is packed is read where it lies, more than once: nothing may write to it until the encoder has returned.
 
 Arguments of a wrong dtype, device, layout, size or range are a TypeError or ValueError everywhere; what is

@@ -20,8 +20,10 @@ class Arena {
  public:
   // From now on places are of at least `size` candidates, and none is in use.
   void begin(int64_t size) {
-    if (size > size_) places_.clear();
-    size_ = std::max(size, size_);
+    if (size > size_) {
+      places_.clear();
+      size_ = std::max(size, size_ + size_ / 4);  // sizes that grow step by step find memory that was touched
+    }
     free_.clear();
     for (const Place& place : places_) free_.push_back(place.candidates());
   }
@@ -41,7 +43,7 @@ class Arena {
     free_.push_back(place);
   }
 
-  // How many have ever been needed at a time.
+  // How many have been needed at a time, since the size grew last.
   std::size_t places() const { return places_.size(); }
 
   static Arena& of_thread() {

@@ -62,8 +62,8 @@ struct Stream {
   }
 };
 
-// From prefetching to use, in elements; the processor's own prefetching ends with a page. Of five streams all
-// that is under way has room in a first-level cache of 32 KiB.
+// From prefetching to use, in elements; the processor's own prefetching ends with a page. What is under way
+// of four streams fills half of a first-level cache of 32 KiB.
 constexpr int64_t kAhead = 1024;
 
 // The lines of p[i .. i + kLength), past the second-level cache where the processor can: what is read once

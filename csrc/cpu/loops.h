@@ -53,8 +53,8 @@ inline Operand stored(const Operand& o) {
 
 // Entries in ascending order: their values, and where they are relative to the beginning of a range.
 struct Candidates {
-  float* values;  // [room + kSpareLanes]
-  uint32_t* at;   // [room + kSpareLanes]
+  float* values;
+  uint32_t* at;
 };
 
 // The magnitudes, at least 1, from which on elements are candidates, and are stored as what is left of them
@@ -81,7 +81,8 @@ struct Room {
 struct Loops {
   const char* name;
 
-  // Computes and stores elements begin .. end of a segment, and finds the candidates.
+  // Computes and stores elements begin .. end of a segment, and finds the candidates, [end - begin +
+  // kSpareLanes].
   Swept (*sweep)(const Operand&, int64_t begin, int64_t end, const Reach&, bool streamed, Candidates);
   // The values of runs of `length` elements, out [runs * length]; stores nothing.
   void (*sample)(const Operand&, const int64_t* begins, int64_t runs, int64_t length, float* out);

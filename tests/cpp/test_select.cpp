@@ -102,7 +102,7 @@ TEST(segments_share_their_candidates_memory) {
     for (int i = 0; i < 20; ++i) select_plain(cpu::kPortable, x, model, 3);
     three = cpu::Arena::of_thread().places();
   }).join();
-  CHECK(three >= 1 && three <= 9);
+  CHECK(three >= 1 && three <= 4);  // one for each thread, and that of a segment whose tasks are between two
 }
 
 TEST(select_difference_recomputes_what_it_does_not_store) {

@@ -12,7 +12,7 @@ from frames import CODECS, pack, unpack
 
 from dgs_ext import wire
 
-NUMEL, ENTRIES = 3_000_000, 200_000  # several tasks, and enough to wake threads for
+NUMEL, ENTRIES = 3_000_000, 700_000  # several tasks, and enough to wake threads for
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +36,7 @@ def test_the_same_bytes_and_entries(codec):
     frames, received = [], []
     for count in (1, 2, 5):
         torch.set_num_threads(count)
-        frames.append(pack(indices, values, numel=NUMEL, codec=codec, counts=[120_000, 0, 80_000]))
+        frames.append(pack(indices, values, numel=NUMEL, codec=codec, counts=[420_000, 0, 280_000]))
         received.append(unpack(frames[-1], numel=NUMEL, room=ENTRIES))
     assert torch.equal(frames[0], frames[1]) and torch.equal(frames[0], frames[2])
     for got in received:
@@ -45,14 +45,14 @@ def test_the_same_bytes_and_entries(codec):
 
 
 def test_a_whole_vector_too():
-    values = torch.randn(400_000)
+    values = torch.randn(600_000)
     header = wire.Header(wire.Kind.SNAPSHOT, wire.Codec.FLOAT32)
     frames = []
     for count in (1, 3):
         torch.set_num_threads(count)
-        out = torch.empty(wire.frame_capacity(400_000, wire.Codec.FLOAT32, numel=400_000), dtype=torch.uint8)
+        out = torch.empty(wire.frame_capacity(600_000, wire.Codec.FLOAT32, numel=600_000), dtype=torch.uint8)
         frames.append(out[: wire.encode_dense(out, header, b"", values)])
-        assert torch.equal(unpack(frames[-1], numel=400_000, fingerprint=None).values, values)
+        assert torch.equal(unpack(frames[-1], numel=600_000, fingerprint=None).values, values)
     assert torch.equal(*frames)
 
 
